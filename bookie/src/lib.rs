@@ -1,0 +1,1 @@
+//! Durable ledger entries in RocksDB: group commit, fencing, limbo, cookies.

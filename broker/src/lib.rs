@@ -1,0 +1,1 @@
+//! Stateless topic serving: ownership, partitions, the managed ledger and the ledger quorum client.

@@ -1,0 +1,1 @@
+//! Client protocols: Kafka, with its group coordinator.

@@ -1,0 +1,1 @@
+//! The raft metadata service that replaces ZooKeeper.

@@ -1,0 +1,18 @@
+//! The cluster model: every record that the metadata service holds, typed, with the one place that knows their keys.
+//!
+//! Values are MessagePack maps with field names behind one version byte, so that a field can be added without a
+//! migration and a newer format is refused by name. Nothing outside this module builds a key or decodes a value.
+
+mod codec;
+mod keys;
+mod ledger;
+mod node;
+mod partition;
+mod topic;
+
+pub use codec::{ModelError, Record, decode, encode};
+pub use keys::{KeyKind, Sequence, key, prefix, successor};
+pub use ledger::{BookieRecord, BookieState, Cookie, DeadLedger};
+pub use node::{ClusterRecord, NodeRecord};
+pub use partition::{ClosedLedger, ClosedPage, HeadLedger, Owner, PAGE_LEDGERS, PartitionRecord};
+pub use topic::{ConfigRecord, TopicRecord};

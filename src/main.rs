@@ -1,0 +1,2 @@
+//! The magnetar binary.
+fn main() {}
