@@ -1,1 +1,3 @@
 //! Stateless topic serving: ownership, partitions, the managed ledger and the ledger quorum client.
+
+pub mod ledger;

@@ -2,7 +2,7 @@
 //!
 //! The CRC-32C covers everything from the attributes on, so base offset and partition leader epoch can be written
 //! without touching it; only the append time needs a new checksum. No record is decoded here, except by
-//! [`records`](RecordBatch::records) for compaction, time look-ups and key checks. The file owns the header's layout;
+//! [`for_each_record`] for compaction, time look-ups and key checks. The file owns the header's layout;
 //! it never allocates on the strength of a length it has not checked.
 
 mod header;

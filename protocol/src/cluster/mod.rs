@@ -3,6 +3,7 @@
 //! Owns the snapshot and its order (revisions never go back); never writes metadata. Gateways answer Metadata from it,
 //! brokers learn their assignments from it, coordinators learn which groups are theirs.
 
+mod projection;
 mod snapshot;
 mod view;
 

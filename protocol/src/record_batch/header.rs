@@ -251,3 +251,6 @@ pub fn set_append_time(batch: &mut [u8], time: Timestamp) {
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

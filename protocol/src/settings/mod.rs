@@ -10,5 +10,5 @@ mod node;
 mod topic;
 
 pub use describe::{describe_node, describe_topic};
-pub use node::{BrokerSettings, SettingsError, StaticSettings};
+pub use node::{BrokerSettings, SettingsError, StaticSettings, check_dynamic};
 pub use topic::{CleanupPolicy, TimestampType, TopicSettings};

@@ -1,1 +1,24 @@
-//! x
+//! Fakes of the four services, and the suites that say what every implementation of them must do.
+//!
+//! A fake is complete, in memory, and deterministic: a call takes effect when it is made. [`faults::Faults`] are the
+//! switches that all fakes share. [`conformance`] runs on fakes, on the real services and on remote clients alike.
+//! Nothing here is part of the product (feature `testing`).
+
+pub mod batches;
+pub mod bookie;
+pub mod broker;
+pub mod clock;
+pub mod conformance;
+pub mod coordinator;
+pub mod directory;
+pub mod faults;
+pub mod metadata;
+
+pub use batches::BatchBuilder;
+pub use bookie::FakeBookie;
+pub use broker::{FakeBroker, FakeCluster};
+pub use clock::ManualClock;
+pub use coordinator::FakeCoordinator;
+pub use directory::FakeDirectory;
+pub use faults::{Fault, Faults};
+pub use metadata::FakeMetadata;

@@ -1,0 +1,126 @@
+//! What a writer does about members that failed: replace them if there are spares, else go on without them while the
+//! ack quorum lasts, else stop.
+//!
+//! Invariants: the new fragment begins right after last-add-confirmed (W6); the change is committed before an ack of the
+//! new ensemble counts (W7); losing the compare-and-swap means that the ledger has a new owner, so the writer stops (W9).
+
+use super::{Command, Hole, LedgerWriter, Member, ReplaceError, WriteError};
+use protocol::{
+    id::EntryId,
+    ledger::metadata::{BookieMember, Fragment, LedgerMetadata},
+};
+
+impl LedgerWriter {
+    /// Sends nothing more to the member at this position, and forgets the answers it owes.
+    pub(super) fn leave_behind(&mut self, at: usize) {
+        let from = self.first_awaited(at).unwrap_or_else(|| self.next_entry());
+        self.members[at].missing_from = Some(from);
+        self.members[at].owed = 0;
+        for add in &mut self.adds {
+            add.awaited.remove(at);
+        }
+    }
+
+    /// Starts an ensemble change for the members left behind, or goes on degraded, or stops.
+    pub(super) fn replace_failed(&mut self, spares: &[BookieMember], reason: &str, out: &mut Vec<Command>) {
+        let ensemble = self.with_spares(spares);
+        let replaced = self.members.iter().zip(&ensemble).filter(|(m, new)| m.id != **new).count();
+        if !self.quorum().is_acked(self.live() + replaced) {
+            return self.fail_for_want_of_bookies(reason, out);
+        }
+        if replaced == 0 {
+            return self.advance(out);
+        }
+        self.changes += 1;
+        let new = self.with_ensemble(ensemble);
+        self.change = Some(new.clone());
+        out.push(Command::ChangeEnsemble { new });
+    }
+
+    /// The answer to [`Command::ChangeEnsemble`]; see [`super::Event::EnsembleChanged`].
+    pub(super) fn on_ensemble_changed(
+        &mut self,
+        result: Result<(), ReplaceError>,
+        spares: &[BookieMember],
+        out: &mut Vec<Command>,
+    ) {
+        let Some(new) = self.change.take() else { return };
+        match result {
+            Ok(()) => {
+                self.take_over(new, out);
+                if self.live() < self.members.len() {
+                    return self.replace_failed(spares, "bookies failed during the ensemble change", out);
+                }
+            }
+            Err(ReplaceError::Lost) => return self.fail(WriteError::Fenced(self.metadata.id), out),
+            // Metadata may name the new ensemble or the old one: no ack count would be right for both.
+            Err(error @ ReplaceError::OutcomeUnknown { .. }) => {
+                return self.fail(WriteError::OutcomeUnknown { reason: format!("ensemble change: {error}") }, out);
+            }
+            // Nothing happened: the failed members stay holes until the next failure asks again.
+            Err(error @ ReplaceError::Unavailable { .. }) => {
+                if !self.quorum().is_acked(self.live()) {
+                    return self.fail_for_want_of_bookies(&format!("ensemble change: {error}"), out);
+                }
+            }
+        }
+        self.advance(out);
+    }
+
+    /// The current ensemble with spares in the place of members left behind, as far as they go.
+    fn with_spares(&self, spares: &[BookieMember]) -> Vec<BookieMember> {
+        let fresh = |spare: &&BookieMember| self.members.iter().all(|m| m.id.id != spare.id);
+        let allowed = if self.changes < self.limits.ensemble_changes { spares } else { &[] };
+        let mut fresh = allowed.iter().filter(fresh).copied();
+        let place = |member: &Member| match member.missing_from {
+            Some(_) => fresh.next().unwrap_or(member.id),
+            None => member.id,
+        };
+        self.members.iter().map(place).collect()
+    }
+
+    /// The metadata with a fragment of this ensemble from last-add-confirmed on (rule W6).
+    fn with_ensemble(&self, ensemble: Vec<BookieMember>) -> LedgerMetadata {
+        let mut new = self.metadata.clone();
+        let first_entry = self.lac.next();
+        if new.last_fragment().is_some_and(|f| f.first_entry == first_entry) {
+            new.fragments.pop();
+        }
+        new.fragments.push(Fragment { first_entry, ensemble });
+        new
+    }
+
+    /// The change is committed: the acks of replaced members no longer count, their successors get what is in flight.
+    fn take_over(&mut self, new: LedgerMetadata, out: &mut Vec<Command>) {
+        let ensemble = new.last_fragment().expect("the change has a fragment").ensemble.clone();
+        let unconfirmed = self.confirmed_adds();
+        for (at, member) in ensemble.into_iter().enumerate() {
+            if self.members[at].id == member {
+                continue;
+            }
+            let old = std::mem::replace(&mut self.members[at], Member::new(member));
+            if let (Some(first), Some(last)) = (old.missing_from, self.lac.entry())
+                && first <= last
+            {
+                self.holes.push(Hole { member: old.id, entries: first.0..=last.0 });
+            }
+            for (index, add) in self.adds.iter_mut().enumerate().skip(unconfirmed) {
+                add.acks.remove(at);
+                add.awaited.insert(at);
+                out.push(Command::Send { member, entry: EntryId(self.first_add.0 + index as u64) });
+            }
+        }
+        self.metadata = new;
+    }
+
+    fn fail_for_want_of_bookies(&mut self, reason: &str, out: &mut Vec<Command>) {
+        let (available, required) = (self.live(), self.quorum().ack());
+        let error = if self.in_flight() == 0 {
+            WriteError::NotEnoughBookies { available, required }
+        } else {
+            let reason = format!("{available} bookies are left, the ack quorum needs {required}; {reason}");
+            WriteError::OutcomeUnknown { reason }
+        };
+        self.fail(error, out);
+    }
+}

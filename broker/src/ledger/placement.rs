@@ -1,0 +1,133 @@
+//! Which bookies hold a ledger: pure and seeded, so that a simulator sees the same choice twice.
+//!
+//! Owns the choice of an ensemble and of spares for a failed member. Invariants: members are distinct and were writable
+//! when chosen; racks are spread over before any rack is used twice. Never looks at load and never talks to a bookie.
+
+use protocol::{
+    ledger::{metadata::BookieMember, quorum::Quorum},
+    model::{BookieRecord, BookieState},
+};
+use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
+use std::collections::HashMap;
+
+/// Fewer bookies are writable than an acknowledgement needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{available} bookies are writable, the ack quorum needs {required}")]
+pub struct PlacementError {
+    /// Writable bookies there are.
+    pub available: usize,
+    /// The ack quorum.
+    pub required: usize,
+}
+
+/// Chooses an ensemble: Wq distinct writable bookies, or all that are writable if there are fewer.
+///
+/// # Errors
+/// [`PlacementError`] if fewer than Aq are writable.
+pub fn choose(bookies: &[BookieRecord], quorum: Quorum, seed: u64) -> Result<Vec<BookieMember>, PlacementError> {
+    let mut ensemble = rank(bookies, &[], seed);
+    if !quorum.is_acked(ensemble.len()) {
+        return Err(PlacementError { available: ensemble.len(), required: quorum.ack() });
+    }
+    ensemble.truncate(quorum.write());
+    Ok(ensemble)
+}
+
+/// Bookies that could take the place of a failed member of `ensemble`, best first: racks that no member stands in come
+/// first. A bookie that is in the ensemble, in whatever life of its disk, is never a spare.
+#[must_use]
+pub fn spares(bookies: &[BookieRecord], ensemble: &[BookieMember], seed: u64) -> Vec<BookieMember> {
+    rank(bookies, ensemble, seed)
+}
+
+/// Writable bookies outside `taken`, ordered so that every prefix is spread over as many racks as possible. A bookie
+/// without a rack counts as a rack of its own.
+fn rank(bookies: &[BookieRecord], taken: &[BookieMember], seed: u64) -> Vec<BookieMember> {
+    let is_taken = |record: &BookieRecord| taken.iter().any(|m| m.id == record.member.id);
+    let mut used: HashMap<&str, usize> = HashMap::new();
+    for rack in bookies.iter().filter(|b| is_taken(b)).filter_map(|b| b.rack.as_deref()) {
+        *used.entry(rack).or_default() += 1;
+    }
+    let mut free: Vec<&BookieRecord> =
+        bookies.iter().filter(|b| b.state == BookieState::Writable && !is_taken(b)).collect();
+    // The order of the directory must not matter, only the seed.
+    free.sort_by_key(|b| b.member);
+    free.dedup_by_key(|b| b.member.id);
+    free.shuffle(&mut SmallRng::seed_from_u64(seed));
+    let mut ranked: Vec<(usize, BookieMember)> = free
+        .into_iter()
+        .map(|bookie| {
+            let Some(rack) = bookie.rack.as_deref() else { return (0, bookie.member) };
+            let turn = used.entry(rack).or_default();
+            *turn += 1;
+            (*turn - 1, bookie.member)
+        })
+        .collect();
+    // Stable: the n-th bookie of every rack comes before the (n+1)-th of any.
+    ranked.sort_by_key(|&(turn, _)| turn);
+    ranked.into_iter().map(|(_, member)| member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::id::{BookieId, Incarnation};
+    use std::collections::HashSet;
+
+    fn bookie(id: u32, rack: Option<&str>, state: BookieState) -> BookieRecord {
+        let member = BookieMember { id: BookieId(id), incarnation: Incarnation(1) };
+        BookieRecord { member, address: None, rack: rack.map(Into::into), state }
+    }
+
+    fn quorum(write: u8, ack: u8) -> Quorum {
+        Quorum::new(write, write, ack).expect("legal")
+    }
+
+    #[test]
+    fn racks_are_spread_before_any_is_used_twice() {
+        let bookies: Vec<_> =
+            (0..9).map(|i| bookie(i, Some(["a", "b", "c"][i as usize / 3]), BookieState::Writable)).collect();
+        for seed in 0..50 {
+            let chosen = choose(&bookies, quorum(3, 2), seed).expect("enough");
+            let racks: HashSet<u32> = chosen.iter().map(|m| m.id.0 / 3).collect();
+            assert_eq!(racks.len(), 3, "seed {seed}: {chosen:?}");
+        }
+    }
+
+    #[test]
+    fn the_seed_alone_decides() {
+        let mut bookies: Vec<_> = (0..6).map(|i| bookie(i, None, BookieState::Writable)).collect();
+        let first = choose(&bookies, quorum(3, 2), 7).expect("enough");
+        bookies.reverse();
+        assert_eq!(choose(&bookies, quorum(3, 2), 7), Ok(first));
+        let all: HashSet<_> = (0..50).map(|seed| choose(&bookies, quorum(3, 2), seed).expect("enough")).collect();
+        assert!(all.len() > 10, "different seeds choose different ensembles");
+    }
+
+    #[test]
+    fn only_writable_bookies_are_chosen_and_never_fewer_than_the_ack_quorum() {
+        let bookies = [
+            bookie(1, None, BookieState::Writable),
+            bookie(2, None, BookieState::ReadOnly),
+            bookie(3, None, BookieState::Limbo),
+        ];
+        assert_eq!(choose(&bookies, quorum(3, 2), 1), Err(PlacementError { available: 1, required: 2 }));
+        assert_eq!(choose(&bookies, quorum(2, 1), 1).map(|e| e.len()), Ok(1));
+        assert_eq!(choose(&[], Quorum::SINGLE, 1), Err(PlacementError { available: 0, required: 1 }));
+    }
+
+    #[test]
+    fn a_spare_is_new_and_from_an_unused_rack_if_there_is_one() {
+        let bookies: Vec<_> =
+            (0..6).map(|i| bookie(i, Some(["a", "b", "c"][i as usize % 3]), BookieState::Writable)).collect();
+        let mut ensemble: Vec<_> = bookies[..2].iter().map(|b| b.member).collect();
+        for seed in 0..20 {
+            let spares = spares(&bookies, &ensemble, seed);
+            assert_eq!(spares[0].id.0 % 3, 2, "the unused rack comes first");
+            assert_eq!(spares.len(), 4);
+        }
+        // A member that came back with an empty disk is not a spare for itself.
+        ensemble[0].incarnation = Incarnation(0);
+        assert!(spares(&bookies, &ensemble, 1).iter().all(|m| m.id.0 != 0));
+    }
+}

@@ -1,0 +1,223 @@
+//! The appender on fake bookies: order, confirmation, failure, ensemble change, end.
+
+use super::*;
+use crate::ledger::tests::fixture::{Ledger, Store, payload};
+use parking_lot::Mutex as PlainMutex;
+use protocol::{id::Incarnation, service::answer::Reply};
+use std::time::Duration;
+use tokio::sync::watch;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the caller has heard.
+#[derive(Clone)]
+struct Heard(watch::Sender<Vec<LedgerEvent>>);
+
+impl Heard {
+    fn new() -> Self {
+        Self(watch::Sender::new(Vec::new()))
+    }
+
+    fn callback(&self) -> LedgerEvents {
+        let heard = self.0.clone();
+        Arc::new(move |event| heard.send_modify(|all| all.push(event)))
+    }
+
+    fn lac(&self) -> Lac {
+        let last = |all: &Vec<LedgerEvent>| {
+            all.iter().rev().find_map(|e| match e {
+                LedgerEvent::Confirmed { lac } => Some(*lac),
+                LedgerEvent::Failed(_) => None,
+            })
+        };
+        last(&self.0.borrow()).unwrap_or_default()
+    }
+
+    async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let mut changes = self.0.subscribe();
+        let waiting = async {
+            while !what(self) {
+                changes.changed().await.expect("the sender lives");
+            }
+        };
+        let heard = || format!("heard only {:?}", self.0.borrow());
+        assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "{}", heard());
+    }
+
+    async fn until_confirmed(&self, count: u64) {
+        self.until(|h| h.lac().count() >= count).await;
+    }
+
+    async fn until_failed(&self) -> WriteError {
+        let failure = |h: &Self| match h.0.borrow().last() {
+            Some(LedgerEvent::Failed(error)) => Some(error.clone()),
+            _ => None,
+        };
+        self.until(|h| failure(h).is_some()).await;
+        failure(self).expect("it has failed")
+    }
+}
+
+fn open(ledger: &Ledger, heard: &Heard) -> LedgerAppender {
+    LedgerAppender::open(ledger.deps(), ledger.metadata.clone(), ledger.store.clone(), heard.callback())
+}
+
+#[tokio::test]
+async fn an_entry_is_with_its_bookies_when_append_returns() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let entry = appender.append(payload(b"hello")).expect("open");
+    for id in 0..3 {
+        assert_eq!(ledger.directory.fake(id).entry(ledger.id(), EntryId(0)), Some(entry.clone()));
+    }
+    heard.until_confirmed(1).await;
+    let second = appender.append(payload(b"again!")).expect("open");
+    assert_eq!((second.entry(), second.lac(), second.length()), (EntryId(1), Lac::at(EntryId(0)), 11));
+    assert_eq!(&second.payload()[..], b"again!");
+    let end = appender.finish().await.expect("all is well");
+    assert_eq!((end.last_entry, end.length, end.fragments), (Some(EntryId(1)), 11, ledger.metadata.fragments.clone()));
+    assert_eq!(heard.lac().count(), 2, "the caller heard of everything before finish returned");
+    assert_eq!(appender.append(payload(b"late")), Err(WriteError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn confirmations_come_in_order_whatever_the_order_of_answers() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let payloads = 500;
+    for n in 0..payloads {
+        appender.append(payload(format!("{n}").as_bytes())).expect("open");
+    }
+    let end = appender.finish().await.expect("all is well");
+    assert_eq!(end.last_entry, Some(EntryId(payloads - 1)));
+    let lacs: Vec<u64> = heard
+        .0
+        .borrow()
+        .iter()
+        .map(|e| match e {
+            LedgerEvent::Confirmed { lac } => lac.count(),
+            LedgerEvent::Failed(error) => panic!("{error}"),
+        })
+        .collect();
+    assert!(lacs.is_sorted_by(|a, b| a < b), "{lacs:?}");
+    assert_eq!((lacs.last(), appender.in_flight()), (Some(&payloads), 0));
+}
+
+#[tokio::test]
+async fn the_callback_may_append() {
+    let (ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
+    let slot: Arc<PlainMutex<Option<LedgerAppender>>> = Arc::default();
+    let (inner, hear) = (slot.clone(), heard.callback());
+    let events: LedgerEvents = Arc::new(move |event: LedgerEvent| {
+        if let LedgerEvent::Confirmed { lac } = event
+            && lac.count() < 20
+        {
+            let appender = inner.lock().clone().expect("set before the first append");
+            appender.append(payload(b"from the callback")).expect("open");
+        }
+        hear(event);
+    });
+    let appender = LedgerAppender::open(ledger.deps(), ledger.metadata.clone(), ledger.store.clone(), events);
+    *slot.lock() = Some(appender.clone());
+    appender.append(payload(b"first")).expect("open");
+    heard.until_confirmed(20).await;
+}
+
+#[tokio::test]
+async fn a_failed_add_of_a_single_copy_stops_the_writer_with_unknown_outcome() {
+    let (ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
+    let appender = open(&ledger, &heard);
+    appender.append(payload(b"kept")).expect("open");
+    heard.until_confirmed(1).await;
+    ledger.directory.fake(0).faults().lose_next_answer();
+    appender.append(payload(b"in doubt")).expect("open");
+    let error = heard.until_failed().await;
+    assert!(matches!(error, WriteError::OutcomeUnknown { .. }), "{error:?}");
+    assert_eq!(appender.append(payload(b"refused")), Err(error.clone()));
+    assert_eq!(appender.finish().await, Err(error), "a failed writer names no end");
+    assert_eq!(ledger.directory.fake(0).entries(ledger.id()).len(), 2, "nothing was sent after the failure");
+}
+
+#[tokio::test]
+async fn a_fenced_writer_stops_and_changes_no_ensemble() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    for member in ledger.ensemble().into_iter().take(2) {
+        ledger.fence(member).await;
+    }
+    appender.append(payload(b"zombie")).expect("not known yet");
+    assert_eq!(heard.until_failed().await, WriteError::Fenced(ledger.id()));
+    assert_eq!(ledger.store.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_failed_bookie_is_replaced_and_metadata_comes_first() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    appender.append(payload(b"zero")).expect("open");
+    heard.until_confirmed(1).await;
+    let (failed, spare) = (ledger.ensemble()[0], ledger.spare());
+    let reason = "taken down".to_string();
+    ledger.bookie(failed).faults().fail_next(BookieError::Unavailable { reason });
+    let held = ledger.store.hold();
+    appender.append(payload(b"one")).expect("open");
+    let reply: Reply<(), ReplaceError> = held.await.expect("the change is asked for");
+    assert_eq!(heard.lac().count(), 1, "nothing is confirmed while the change is under way");
+    assert!(ledger.bookie(spare).entries(ledger.id()).is_empty());
+    reply.send(Ok(()));
+    heard.until_confirmed(2).await;
+    let end = appender.finish().await.expect("all is well");
+    assert_eq!(end.fragments.len(), 2);
+    assert_eq!((end.fragments[1].first_entry, end.fragments[1].ensemble[0]), (EntryId(1), spare));
+    assert_eq!(appender.metadata().fragments, end.fragments);
+    assert_eq!(ledger.bookie(spare).entries(ledger.id()), [EntryId(1)]);
+}
+
+#[tokio::test]
+async fn a_lost_ensemble_change_is_a_lost_ledger() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    ledger.store.answer_next(Err(ReplaceError::Lost));
+    let reason = "disk full".to_string();
+    ledger.bookie(ledger.ensemble()[1]).faults().fail_next(BookieError::ReadOnly { reason });
+    appender.append(payload(b"x")).expect("open");
+    assert_eq!(heard.until_failed().await, WriteError::Fenced(ledger.id()));
+}
+
+#[tokio::test]
+async fn a_bookie_that_hangs_holds_nothing_up_and_is_reported() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let hung = ledger.ensemble()[2];
+    ledger.bookie(hung).faults().hang_next();
+    appender.append(payload(b"a")).expect("open");
+    appender.append(payload(b"b")).expect("open");
+    let end = appender.finish().await.expect("two of three are enough");
+    assert_eq!(end.last_entry, Some(EntryId(1)));
+    assert!(end.holes.contains(&Hole { member: hung, entries: 0..=1 }), "{:?}", end.holes);
+}
+
+#[tokio::test]
+async fn another_life_of_a_bookie_is_not_the_member() {
+    let (mut ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
+    ledger.metadata.fragments[0].ensemble[0].incarnation = Incarnation(0);
+    let appender = open(&ledger, &heard);
+    appender.append(payload(b"x")).expect("open");
+    let error = heard.until_failed().await;
+    assert!(matches!(error, WriteError::OutcomeUnknown { .. }), "{error:?}");
+    assert!(ledger.directory.fake(0).entries(ledger.id()).is_empty());
+}
+
+#[tokio::test]
+async fn an_unavailable_store_leaves_the_ledger_degraded_but_written() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    ledger.store.answer_next(Err(ReplaceError::Unavailable { reason: "no leader".into() }));
+    let failed = ledger.ensemble()[0];
+    ledger.bookie(failed).faults().fail_next(BookieError::Unavailable { reason: "down".into() });
+    appender.append(payload(b"a")).expect("open");
+    heard.until_confirmed(1).await;
+    assert_eq!(appender.holes().iter().filter(|h| h.member == failed).count(), 1);
+    assert_eq!(appender.metadata(), ledger.metadata);
+    let _: &Store = &ledger.store;
+}
