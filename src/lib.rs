@@ -1,1 +1,19 @@
-//! Wiring of the magnetar node.
+//! The one binary: roles wired into a node, and the command line that starts it and talks to it.
+//!
+//! * [`node`] is the only place that knows every role. [`directory`] hands their handles to each other, [`instance`]
+//!   guards the data directory, [`admin`] and [`telemetry`] show what happens, [`readiness`] says what
+//!   is missing, [`cluster`] founds the cluster, [`role`] names the roles.
+//! * [`config`] merges file, environment and flags.
+//! * [`cli`] holds the commands, [`bench`] those that measure.
+
+pub mod admin;
+pub mod bench;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod directory;
+pub mod instance;
+pub mod node;
+pub mod readiness;
+pub mod role;
+pub mod telemetry;

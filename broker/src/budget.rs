@@ -9,7 +9,7 @@ use std::sync::{
 
 /// A budget of bytes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ByteBudget(Arc<Inner>);
+pub(crate) struct ByteBudget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -20,7 +20,7 @@ struct Inner {
 
 /// Bytes taken from a budget.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     budget: ByteBudget,
     bytes: usize,
 }
@@ -28,7 +28,7 @@ pub struct Permit {
 impl Permit {
     /// How many bytes it stands for.
     #[must_use]
-    pub const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 }
@@ -36,13 +36,13 @@ impl Permit {
 impl ByteBudget {
     /// A budget of `limit` bytes.
     #[must_use]
-    pub fn new(limit: usize, gauge: Gauge) -> Self {
+    pub(crate) fn new(limit: usize, gauge: Gauge) -> Self {
         Self(Arc::new(Inner { limit, used: AtomicUsize::new(0), gauge }))
     }
 
     /// Takes bytes, or says no. One request always fits into an empty budget, whatever its size.
     #[must_use]
-    pub fn take(&self, bytes: usize) -> Option<Permit> {
+    pub(crate) fn take(&self, bytes: usize) -> Option<Permit> {
         let fits = |used: usize| (used == 0 || used + bytes <= self.0.limit).then_some(used + bytes);
         self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         self.0.gauge.increment(bytes as f64);
@@ -50,8 +50,9 @@ impl ByteBudget {
     }
 
     /// Bytes taken now.
+    #[cfg(test)]
     #[must_use]
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
     }
 }

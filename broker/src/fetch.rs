@@ -5,12 +5,10 @@
 //! Owns the limits across partitions; those of one partition are [`crate::partition`]'s.
 
 use crate::partition::{FetchSignal, Partition, Reading, Want};
-use protocol::{
-    service::{
-        Answer,
-        broker::{Fetch, FetchError, Fetched, FetchedPartition, NotServed},
-        ready,
-    },
+use protocol::service::{
+    Answer,
+    broker::{Fetch, FetchError, Fetched, FetchedPartition, NotServed},
+    ready,
 };
 use std::sync::Arc;
 
@@ -86,11 +84,10 @@ impl FetchRun {
         let mut pass = Pass::new(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
             let result = match (self.read_cached(index, &pass), target) {
-                (Reading::InLedger(fetched), Ok(partition)) => {
-                    let (offset, want) = (self.fetch.partitions[index].offset, self.want(index, &pass));
-                    Box::pin(partition.read_ledger(offset, want, fetched)).await
+                (Reading::InLedger(progress), Ok(partition)) => {
+                    Box::pin(partition.read_ledger(self.fetch.partitions[index].offset, progress)).await
                 }
-                (Reading::InLedger(fetched), Err(_)) => Ok(fetched),
+                (Reading::InLedger(_), Err(why)) => Err(why.clone().into()),
                 (Reading::Done(result), _) => result,
             };
             pass.add(result);

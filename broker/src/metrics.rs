@@ -33,6 +33,7 @@ const LEDGERS: &str = "magnetar_broker_ledgers_total";
 /// Says what every metric means; once per process.
 pub fn describe() {
     use metrics::{describe_counter as c, describe_gauge as g, describe_histogram as h};
+    crate::ledger::describe_metrics();
     c!(TOPIC_BYTES_IN, Unit::Bytes, "Bytes of record batches acknowledged to producers");
     c!(TOPIC_RECORDS_IN, Unit::Count, "Records acknowledged to producers");
     c!(TOPIC_BYTES_OUT, Unit::Bytes, "Bytes of record batches given to consumers");

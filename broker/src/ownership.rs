@@ -39,9 +39,8 @@ pub fn changes(before: Option<&ClusterSnapshot>, now: &ClusterSnapshot, me: Owne
     let gone = |id: &PartitionId| now.partition(*id).is_none() && now.topic_by_id(id.topic).is_none();
     let deleted = before.is_none_or(|b| b.names.keys().any(|id| !now.names.contains_key(id)));
     if deleted {
-        commands.extend(
-            held.keys().filter(|id| gone(id)).map(|id| Command::Close(*id, NotServed::NoSuchPartition(*id))),
-        );
+        commands
+            .extend(held.keys().filter(|id| gone(id)).map(|id| Command::Close(*id, NotServed::NoSuchPartition(*id))));
     }
     commands
 }

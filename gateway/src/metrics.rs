@@ -1,7 +1,9 @@
 //! The gateway's metrics: names, descriptions, and handles that are resolved once. Owns the label values, which are
 //! bounded: APIs of the router's table and Kafka's error codes.
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use parking_lot::RwLock;
 use std::{collections::HashMap, time::Duration};
 
@@ -33,12 +35,20 @@ const OPEN: &str = "magnetar_gateway_connections";
 impl GatewayMetrics {
     /// Describes and resolves the metrics; `apis` are key and name of everything that is served.
     pub(crate) fn new(apis: impl Iterator<Item = (i16, &'static str)>) -> Self {
-        describe_histogram!(REQUEST_SECONDS, metrics::Unit::Seconds, "Time from reading a request to writing its answer, by API.");
+        describe_histogram!(
+            REQUEST_SECONDS,
+            metrics::Unit::Seconds,
+            "Time from reading a request to writing its answer, by API."
+        );
         describe_counter!(ERRORS, "Errors in answers, by API and Kafka error code.");
         describe_counter!(REFUSED, "Requests that were malformed or unknown and closed their connection.");
         describe_counter!(RECEIVED, metrics::Unit::Bytes, "Bytes read from Kafka clients.");
         describe_counter!(SENT, metrics::Unit::Bytes, "Bytes written to Kafka clients.");
-        describe_gauge!(INFLIGHT, metrics::Unit::Bytes, "Bytes of requests of Kafka clients that are not yet answered.");
+        describe_gauge!(
+            INFLIGHT,
+            metrics::Unit::Bytes,
+            "Bytes of requests of Kafka clients that are not yet answered."
+        );
         describe_counter!(OPENED, "Connections that Kafka clients have opened.");
         describe_gauge!(OPEN, "Connections of Kafka clients that are open.");
         Self {

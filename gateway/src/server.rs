@@ -3,12 +3,7 @@
 use crate::{
     config::{GatewayConfig, GatewayDeps},
     kafka::{
-        Budget,
-        context::Shared,
-        listener::Listener,
-        producer_ids::ProducerIds,
-        router::APIS,
-        settings::LiveSettings,
+        Budget, context::Shared, listener::Listener, producer_ids::ProducerIds, router::APIS, settings::LiveSettings,
     },
     metrics::GatewayMetrics,
 };

@@ -10,6 +10,8 @@
 
 pub mod applied;
 pub mod controller;
+mod expiry;
+mod gauges;
 pub mod limits;
 pub mod metrics;
 pub mod node;

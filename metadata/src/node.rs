@@ -5,30 +5,31 @@
 
 use crate::{
     applied::Applied,
+    expiry::Expiry,
+    gauges::Gauges,
     metrics::MetadataMetrics,
     proposer::Proposer,
-    queue::{Call, Entrance, Write, WriteAnswer, queue},
+    queue::queue,
     raft::{
         Raft,
+        directory::{self, OpenError},
         log::LogStore,
         machine::Machine,
         network::NoPeers,
-        store::{OpenError, Store, StoreError},
+        store::StoreError,
     },
     service::Service,
     sessions::Leases,
-    state::Command,
 };
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use parking_lot::Mutex;
 use protocol::{
-    id::SessionId,
     runtime::{Clock, TaskKind, Tasks},
     service::metadata::MetadataService,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -42,10 +43,6 @@ use tokio_util::sync::CancellationToken;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a stop waits for tasks, and for the database to close.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// How often gauges are refreshed.
-const GAUGES_EVERY: Duration = Duration::from_secs(5);
-/// How soon the end of an overdue session is asked for again, if it did not come.
-const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The settings of one voter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +105,8 @@ pub struct MetadataNode {
     tasks: Tasks,
     ready: Arc<AtomicBool>,
     closed: CancellationToken,
+    #[cfg(test)]
+    store: std::sync::Weak<crate::raft::store::Store>,
 }
 
 impl std::fmt::Debug for MetadataNode {
@@ -126,7 +125,7 @@ impl MetadataNode {
         let dir = config.data_dir.display().to_string();
         let (path, number) = (config.data_dir.clone(), config.node);
         let opened = tokio::task::spawn_blocking(move || {
-            let store = Store::open(&path, number)?;
+            let store = directory::open(&path, number)?;
             let machine = Machine::open(Arc::clone(&store));
             Ok::<_, OpenError>((store, machine))
         });
@@ -149,7 +148,16 @@ impl MetadataNode {
         let service =
             Arc::new(Service { entrance: entrance.clone(), applied: Arc::clone(&applied), clock: Arc::clone(&clock) });
         let ready = Arc::new(AtomicBool::new(true));
-        let node = Self { raft, applied, service, tasks: tasks.child(), ready, closed };
+        let node = Self {
+            raft,
+            applied,
+            service,
+            tasks: tasks.child(),
+            ready,
+            closed,
+            #[cfg(test)]
+            store: Arc::downgrade(&store),
+        };
         let proposer = Proposer {
             raft: node.raft.clone(),
             applied: Arc::clone(&node.applied),
@@ -160,7 +168,7 @@ impl MetadataNode {
         };
         let stopping = node.tasks.stopping();
         node.tasks.spawn(TaskKind::Vital, "metadata proposer", proposer.run(exit, stopping.clone()));
-        let expiry = Expiry { leases, clock: Arc::clone(&clock), entrance: entrance.clone(), asked: HashMap::new() };
+        let expiry = Expiry::new(leases, Arc::clone(&clock), entrance.clone());
         node.tasks.spawn(TaskKind::Vital, "metadata session expiry", expiry.run(stopping.clone()));
         node.tasks.spawn(TaskKind::Vital, "metadata raft", node.observe(stopping.clone()));
         let gauges = Gauges { applied: Arc::clone(&node.applied), store, metrics, clock, entrance };
@@ -180,6 +188,13 @@ impl MetadataNode {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The same question for whoever does not hold the node.
+    #[must_use]
+    pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let ready = Arc::clone(&self.ready);
+        move || ready.load(Ordering::Relaxed)
     }
 
     /// A number that differs when the state does, for comparing voters and restarts.
@@ -272,75 +287,6 @@ async fn lead(raft: &Raft, node: u64) -> Result<(), StartError> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(problem)) => Err(failed(&problem)),
         Err(_) => Err(StartError::NoLeader),
-    }
-}
-
-/// Proposes the end of overdue sessions.
-struct Expiry {
-    leases: Arc<Mutex<Leases>>,
-    clock: Arc<dyn Clock>,
-    entrance: Entrance,
-    /// When the end of a session was asked for last.
-    asked: HashMap<SessionId, Duration>,
-}
-
-impl Expiry {
-    async fn run(mut self, stopping: CancellationToken) -> Result<(), String> {
-        loop {
-            let now = self.clock.monotonic();
-            let overdue = self.leases.lock().overdue(now);
-            self.asked.retain(|session, _| overdue.contains(session));
-            for session in overdue {
-                if self.asked.get(&session).is_none_or(|at| now >= *at + EXPIRE_AGAIN) {
-                    self.asked.insert(session, now);
-                    let command = Command::CloseSession { session };
-                    let answer = WriteAnswer::Expiry(session);
-                    self.entrance.push(Call::Write(Write { command, answer, called: now }), 0);
-                }
-            }
-            // New sessions and moving clocks are noticed by looking again; expiry needs no more precision than this.
-            let next = self.leases.lock().next().map_or(Duration::MAX, |at| at.saturating_sub(now));
-            let pause = next.clamp(Duration::from_millis(5), Duration::from_millis(50));
-            tokio::select! {
-                () = stopping.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-}
-
-/// Refreshes the gauges.
-struct Gauges {
-    applied: Arc<Applied>,
-    store: Arc<Store>,
-    metrics: MetadataMetrics,
-    clock: Arc<dyn Clock>,
-    entrance: Entrance,
-}
-
-impl Gauges {
-    async fn run(self, stopping: CancellationToken) -> Result<(), String> {
-        let (mut snapshots, mut since) = (self.applied.snapshots(), self.clock.monotonic());
-        loop {
-            let now = self.clock.monotonic();
-            if self.applied.snapshots() != snapshots {
-                (snapshots, since) = (self.applied.snapshots(), now);
-            }
-            let (revision, keys, sessions) =
-                self.applied.read(|s| (s.revision().0, s.key_count(), s.sessions().count()));
-            self.metrics.applied_index.set(self.applied.index() as f64);
-            self.metrics.revision.set(revision as f64);
-            self.metrics.keys.set(keys as f64);
-            self.metrics.sessions.set(sessions as f64);
-            self.metrics.watches.set(self.applied.watches() as f64);
-            self.metrics.queue.set(self.entrance.used() as f64);
-            self.metrics.log.set(self.store.log_bytes() as f64);
-            self.metrics.snapshot_age.set(now.saturating_sub(since).as_secs_f64());
-            tokio::select! {
-                () = stopping.cancelled() => return Ok(()),
-                () = tokio::time::sleep(GAUGES_EVERY) => {}
-            }
-        }
     }
 }
 

@@ -5,6 +5,8 @@
 //! [`writer`], [`recovery`] and [`reader`] carry the commands out. [`placement`] chooses bookies, [`create`] makes the
 //! metadata of a new ledger. Rule numbers (W1-W13, R1-R14) are those of the project's storage reference.
 //!
+//! The scenarios in `testscripts/` show what the machines do, in words, without a line of code.
+//!
 //! Nothing here knows partitions, offsets or record batches, and nothing here writes metadata except through the
 //! compare-and-swap its caller provides.
 

@@ -2,7 +2,10 @@
 //!
 //! Owns the deadline of each call, the retries of bookies that are away for a moment, and the bytes of entries between
 //! being found and being written again. It decides nothing about the protocol (see [`super::recovery_machine`]) and
-//! never touches metadata: the caller has moved the ledger to IN_RECOVERY before, and closes it after.
+//! never touches metadata: before, the caller has made sure that the old writer can change no ensemble any more (the
+//! ledger is IN_RECOVERY, or its partition has a new epoch); after, it closes the ledger.
+
+pub use super::recovery_machine::RecoveryError;
 
 use super::{
     LedgerDeps,
@@ -13,7 +16,7 @@ use super::{
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use protocol::{
-    id::{EntryId, LedgerId},
+    id::EntryId,
     ledger::{
         entry::SealedEntry,
         metadata::{BookieMember, Fragment, LedgerMetadata},
@@ -31,27 +34,6 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 /// A read asks for one entry, whatever its size.
 const ONE_ENTRY: u32 = 1;
-
-/// Why the end of a ledger cannot be told. The ledger stays IN_RECOVERY.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RecoveryError {
-    /// The ledger was deleted, for ever.
-    #[error("ledger {0} was deleted")]
-    Deleted(LedgerId),
-    /// Too few bookies can be reached; try again later.
-    #[error("too few bookies can be reached: {reason}")]
-    Unavailable {
-        /// Who said what.
-        reason: String,
-    },
-    /// Bookies were reached and cannot tell: they have lost state or cannot read. Try again when they are repaired;
-    /// closing the ledger now could cut acknowledged entries off (rules R8, R9).
-    #[error("the bookies cannot tell where the ledger ends: {reason}")]
-    Unknown {
-        /// Who said what.
-        reason: String,
-    },
-}
 
 /// Where a recovered ledger ends; the caller closes it so.
 #[derive(Debug, Clone)]
@@ -74,8 +56,11 @@ struct Outcome {
     found: Option<SealedEntry>,
 }
 
-/// Finds out where a ledger ends that is IN_RECOVERY in metadata, and makes every entry up to there safe. For a CLOSED
-/// ledger it reads the last entry and changes nothing.
+/// Finds out where a ledger ends that has lost its writer, and makes every entry up to there safe. For a CLOSED ledger it
+/// reads the last entry and changes nothing.
+///
+/// `metadata` was read after the old writer lost the right to change it: the ledger is IN_RECOVERY there, or its
+/// partition has a newer epoch that every change of the old writer fails on (rules R1, R2).
 ///
 /// May be called again after any error, and by several callers at once: all come to the same end (rule R12).
 ///

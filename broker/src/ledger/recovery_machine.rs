@@ -1,9 +1,9 @@
 //! The recovery of a ledger, as a pure state machine: where did its writer get to, and are all those entries safe?
 //!
-//! Owns the order of steps after the ledger is IN_RECOVERY in metadata (R1): fence the last fragment, read on from what
-//! is known to be confirmed, write what is found again, and report where the ledger ends. It never changes metadata:
-//! the caller closes the ledger with [`Command::Done`], which is also the only place where ensembles changed during
-//! recovery appear (R11).
+//! Owns the order of steps after the old writer has lost the ledger in metadata (R1): fence the last fragment, read on
+//! from what is known to be confirmed, write what is found again, and report where the ledger ends. It never changes
+//! metadata: the caller closes the ledger with [`Command::Done`], which is also the only place where ensembles changed
+//! during recovery appear (R11).
 //!
 //! Invariants: nothing is read before fewer than Aq members are unknown to be fenced (R4); every read fences (R6) and
 //! goes to the ensemble as it was when recovery began (R7); an entry counts as absent only when (Wq - Aq) + 1 members
@@ -11,11 +11,11 @@
 //! that is found holds its ack quorum again before the end is reported (R10).
 
 mod answers;
+mod error;
 
-use super::{
-    machine::{self, LedgerWriter, Limits, WriteError},
-    recovery::RecoveryError,
-};
+pub use error::RecoveryError;
+
+use super::machine::{self, LedgerWriter, Limits, WriteError};
 use answers::{Answers, Verdict};
 use protocol::{
     id::{EntryId, Lac},
@@ -137,8 +137,8 @@ pub struct LedgerRecovery {
 }
 
 impl LedgerRecovery {
-    /// The recovery of a ledger that is IN_RECOVERY in metadata, so that its writer can change no ensemble any more (R2).
-    /// For a CLOSED ledger it only reads the last entry.
+    /// The recovery of a ledger whose writer can change no ensemble any more: it is IN_RECOVERY in metadata, or its owner
+    /// has changed (R2). For a CLOSED ledger it only reads the last entry.
     ///
     /// # Panics
     /// If the metadata has no fragment.

@@ -138,10 +138,22 @@ impl ReadAhead {
         Self { budget, held: Mutex::default() }
     }
 
-    /// Keeps what was read; the oldest goes first.
+    /// How many bytes are worth reading ahead: several readers share the cache.
+    #[must_use]
+    pub const fn share(&self) -> usize {
+        self.budget / 4
+    }
+
+    /// Keeps what was read, as far as it fits; the oldest goes first.
     pub fn insert(&self, partition: PartitionId, entries: &[LogEntry]) {
         let mut held = self.held.lock();
+        let mut bytes = 0;
         for entry in entries {
+            bytes += entry.size();
+            if bytes > self.budget {
+                // The reader goes on where it is: the beginning of a run is worth more than its end.
+                break;
+            }
             let key = (partition, entry.base_offset);
             if held.entries.insert(key, entry.clone()).is_none() {
                 held.bytes += entry.size();

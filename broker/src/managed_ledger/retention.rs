@@ -63,7 +63,8 @@ mod tests {
         (0..4)
             .map(|n| {
                 let key = LedgerKey(0);
-                let mut ledger = LedgerMetadata::open(LedgerId(n as u64), key, Quorum::SINGLE, Vec::new(), Timestamp(0));
+                let mut ledger =
+                    LedgerMetadata::open(LedgerId(n as u64), key, Quorum::SINGLE, Vec::new(), Timestamp(0));
                 ledger.state = LedgerState::Closed { last_entry: Some(EntryId(0)), length: 100 };
                 Arc::new(ClosedLedger {
                     ledger,

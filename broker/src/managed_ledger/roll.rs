@@ -26,8 +26,7 @@ impl HeadSize {
     #[must_use]
     pub fn is_full(&self, settings: &TopicSettings, now: Timestamp) -> bool {
         let age = i64::try_from(settings.segment_age.as_millis()).unwrap_or(i64::MAX);
-        self.entries > 0
-            && (self.bytes >= settings.segment_bytes || now.0.saturating_sub(self.created_at.0) >= age)
+        self.entries > 0 && (self.bytes >= settings.segment_bytes || now.0.saturating_sub(self.created_at.0) >= age)
     }
 
     /// Whether all its records are past retention, so that it must end for them to be dropped.

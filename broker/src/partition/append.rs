@@ -67,8 +67,7 @@ impl Partition {
                 core.rolling = true;
                 out.work = Some(Work::Roll);
             }
-            let checkpoint =
-                if size.needs_checkpoint() { head.send_checkpoint(&core.log, now) } else { Ok(()) };
+            let checkpoint = if size.needs_checkpoint() { head.send_checkpoint(&core.log, now) } else { Ok(()) };
             match checkpoint.and_then(|()| head.send_batches(&mut core.log, &shape, now)) {
                 Ok(bytes) => self.context.metrics.entry_bytes.record(bytes as f64),
                 Err(problem) => return self.fail(core, &problem, out),
@@ -81,7 +80,13 @@ impl Partition {
     }
 
     /// Handles what the ledger `ledger` reports; a ledger that is no longer the head is ignored.
-    pub(super) fn take_event(self: &Arc<Self>, core: &mut Core, ledger: LedgerId, event: LedgerEvent, out: &mut Outbox) {
+    pub(super) fn take_event(
+        self: &Arc<Self>,
+        core: &mut Core,
+        ledger: LedgerId,
+        event: LedgerEvent,
+        out: &mut Outbox,
+    ) {
         if core.head.as_ref().is_none_or(|head| head.id() != ledger) {
             return;
         }

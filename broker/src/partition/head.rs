@@ -7,11 +7,7 @@
 use super::log::{EntryShape, PartitionLog, ValidBatches};
 use crate::{
     ledger::{LedgerAppender, LedgerEnd, WriteError},
-    managed_ledger::{
-        LedgerIndex, LogEntry,
-        offset_index::Checkpoint,
-        roll::HeadSize,
-    },
+    managed_ledger::{LedgerIndex, LogEntry, offset_index::Checkpoint, roll::HeadSize},
 };
 use bytes::{BufMut, BytesMut};
 use protocol::{
@@ -226,7 +222,7 @@ fn with_header(header: &EntryHeader, body: usize) -> BytesMut {
 fn copy(buf: &mut BytesMut, batches: &ValidBatches, base: Offset, epoch: LeaderEpoch) {
     let mut at = buf.len();
     buf.extend_from_slice(&batches.bytes);
-    let mut patch = |batch: &mut [u8], base| {
+    let patch = |batch: &mut [u8], base| {
         set_base_offset(batch, base, epoch);
         if let Some(time) = batches.append_time {
             set_append_time(batch, time);
@@ -257,10 +253,8 @@ mod tests {
     #[test]
     fn batches_are_stored_as_sent_but_for_offset_epoch_and_time() {
         let sent = batches::plain(&["one", "two"]);
-        let settings = TopicSettings {
-            timestamps: TimestampType::LogAppendTime,
-            ..BrokerSettings::default().topic_defaults
-        };
+        let settings =
+            TopicSettings { timestamps: TimestampType::LogAppendTime, ..BrokerSettings::default().topic_defaults };
         let rules = Rules { origin: Origin::Coordinator, internal: false, settings: &settings, now: Timestamp(77) };
         let twice: bytes::Bytes = [&sent[..], &sent[..]].concat().into();
         let valid = rules.check(&twice).expect("valid");

@@ -154,7 +154,8 @@ impl<W> PartitionLog<W> {
                     return Some((waiter, Err(AppendError::OutOfOrderSequence { producer, sequence, expected })));
                 }
                 Verdict::Fenced { current } => {
-                    let error = AppendError::FencedProducer { producer: producer.producer, epoch: producer.epoch, current };
+                    let error =
+                        AppendError::FencedProducer { producer: producer.producer, epoch: producer.epoch, current };
                     return Some((waiter, Err(error)));
                 }
             }

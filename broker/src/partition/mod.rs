@@ -161,10 +161,6 @@ impl Partition {
         self.epoch
     }
 
-    pub(crate) const fn topic(&self) -> &Arc<TopicHandle> {
-        &self.topic
-    }
-
     /// Whether the takeover has ended.
     pub(crate) fn is_open(&self) -> bool {
         self.core.lock().phase != Phase::Opening
@@ -216,6 +212,24 @@ impl Partition {
             -1 => Err(self.not_readable()),
             offset => Ok(Offset(offset)),
         }
+    }
+
+    /// The high watermark, once the partition is open.
+    #[cfg(test)]
+    pub(crate) fn high_watermark_for_tests(&self) -> Option<Offset> {
+        self.high_watermark().ok()
+    }
+
+    /// The settings in force.
+    #[cfg(test)]
+    pub(crate) fn settings_for_tests(&self) -> Arc<protocol::settings::TopicSettings> {
+        self.topic.settings.load_full()
+    }
+
+    /// Whether appends are accepted.
+    #[cfg(test)]
+    pub(crate) fn takes_appends_for_tests(&self) -> bool {
+        self.core.lock().phase == Phase::Serving
     }
 
     /// Compares the epoch a client believes in with ours.

@@ -3,14 +3,15 @@
 //! By time: the first ledger whose largest timestamp reaches the time, its first run of entries that does, and only
 //! there batches and records. Epochs come from the list of ledgers, without reading anything.
 
-use super::{Partition, read::{Extent, batches_of, storage}};
+use super::{
+    Partition,
+    read::{Extent, batches_of, storage},
+};
 use crate::managed_ledger::{LedgerIndex, LogEntry, replay::body};
 use protocol::{
     id::{EntryId, LeaderEpoch, Offset, Timestamp},
     record_batch::{RecordBatch, for_each_record, split},
-    service::broker::{
-        EpochEnd, EpochEndOffset, FetchError, ListOffset, ListOffsetsError, ListedOffset, OffsetSpec,
-    },
+    service::broker::{EpochEnd, EpochEndOffset, FetchError, ListOffset, ListOffsetsError, ListedOffset, OffsetSpec},
 };
 
 /// The most bytes of one read while looking for a time.

@@ -111,9 +111,8 @@ impl ProducerTable {
         if batch.epoch > known.epoch {
             return if batch.first_sequence == 0 { Verdict::New } else { Verdict::OutOfOrder { expected: 0 } };
         }
-        let same = |b: &&RecordedBatch| {
-            (b.first_sequence, b.last_sequence) == (batch.first_sequence, batch.last_sequence())
-        };
+        let same =
+            |b: &&RecordedBatch| (b.first_sequence, b.last_sequence) == (batch.first_sequence, batch.last_sequence());
         if let Some(first) = known.batches.iter().find(same) {
             return Verdict::Duplicate(*first);
         }
@@ -122,7 +121,13 @@ impl ProducerTable {
     }
 
     /// Takes note of a batch that stands in the log. The caller has checked it, or read it back from the log.
-    pub fn record(&mut self, batch: &ProducerBatch, placed: (Offset, Offset), append_time: Option<Timestamp>, now: Timestamp) {
+    pub fn record(
+        &mut self,
+        batch: &ProducerBatch,
+        placed: (Offset, Offset),
+        append_time: Option<Timestamp>,
+        now: Timestamp,
+    ) {
         if self.producers.len() >= MAX_PRODUCERS && !self.producers.contains_key(&batch.producer) {
             self.forget_oldest();
         }

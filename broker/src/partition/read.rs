@@ -7,7 +7,10 @@
 use super::{FetchSignal, Partition};
 use crate::{
     ledger::ReadError,
-    managed_ledger::{LedgerIndex, LogEntry, replay::{body, replay}},
+    managed_ledger::{
+        LedgerIndex, LogEntry,
+        replay::{body, replay},
+    },
 };
 use bytes::Bytes;
 use protocol::{
@@ -21,8 +24,8 @@ use protocol::{
     service::broker::{FetchError, FetchPartition, FetchedPartition},
 };
 
-/// What is read from a bookie at least, so that the next fetch finds it in memory.
-const READ_AHEAD: u32 = 2 * 1024 * 1024;
+/// What is read from a bookie if the cache has room for it, so that the next fetch finds it in memory.
+const READ_AHEAD: usize = 2 * 1024 * 1024;
 
 /// How much is wanted of a partition.
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +36,21 @@ pub(crate) struct Want {
     pub(crate) at_least_one: bool,
 }
 
+/// A read of one partition as far as it has come.
+pub(crate) struct Progress {
+    fetched: FetchedPartition,
+    want: Want,
+    /// Where it goes on.
+    next: Offset,
+    bytes: usize,
+}
+
 /// The result of looking at what is in memory.
 pub(crate) enum Reading {
     /// Nothing more to find out.
     Done(Result<FetchedPartition, FetchError>),
-    /// The data is in a ledger.
-    InLedger(FetchedPartition),
+    /// There is room for more, and it is in a ledger.
+    InLedger(Progress),
 }
 
 /// Entries of one ledger that can be read.
@@ -61,39 +73,69 @@ impl Partition {
 
     /// Answers from memory if that can be done.
     pub(crate) fn read_cached(&self, fetch: &FetchPartition, want: Want) -> Reading {
-        let mut fetched = match self.check_fetch(fetch) {
+        let fetched = match self.check_fetch(fetch) {
             Ok(fetched) => fetched,
             Err(problem) => return Reading::Done(Err(problem)),
         };
         let nothing = want.max_bytes == 0 && !want.at_least_one;
-        if fetched.diverging.is_some() || fetch.offset == fetched.high_watermark || nothing {
+        if fetched.diverging.is_some() || nothing {
             return Reading::Done(Ok(fetched));
         }
-        let mut entries = Vec::new();
-        let metrics = self.context.tails.metrics();
-        if self.tail.find(fetch.offset, want.max_bytes, &mut entries) {
-            metrics.hits.increment(1);
-        } else {
-            metrics.misses.increment(1);
-            if !self.context.read_ahead.find(self.id, fetch.offset, want.max_bytes, &mut entries) {
-                return Reading::InLedger(fetched);
-            }
+        let mut progress = Progress { fetched, want, next: fetch.offset, bytes: 0 };
+        if self.advance_in_memory(&mut progress) {
+            return Reading::Done(Ok(self.finish(progress, fetch.offset)));
         }
-        self.cut(&entries, fetch.offset, want, &mut fetched);
-        Reading::Done(Ok(fetched))
+        Reading::InLedger(progress)
     }
 
-    /// Answers from a ledger; `fetched` is what [`Partition::read_cached`] gave.
+    /// Goes on in a ledger, and in memory again, until the limits or the high watermark are reached.
     pub(crate) async fn read_ledger(
         &self,
         offset: Offset,
-        want: Want,
-        mut fetched: FetchedPartition,
+        mut progress: Progress,
     ) -> Result<FetchedPartition, FetchError> {
-        let entries = self.entries_from(offset, want.max_bytes).await?;
-        self.context.read_ahead.insert(self.id, &entries);
-        self.cut(&entries, offset, want, &mut fetched);
-        Ok(fetched)
+        loop {
+            let entries = match self.entries_from(progress.next, progress.room()).await {
+                Ok(entries) => entries,
+                // What was read is good; the next fetch begins at the problem.
+                Err(_) if progress.bytes > 0 => break,
+                Err(problem) => return Err(problem),
+            };
+            self.context.read_ahead.insert(self.id, &entries);
+            if entries.is_empty() || progress.take(&entries) || self.advance_in_memory(&mut progress) {
+                break;
+            }
+        }
+        Ok(self.finish(progress, offset))
+    }
+
+    /// Takes what is in memory; `true` if the limits or the high watermark are reached.
+    fn advance_in_memory(&self, progress: &mut Progress) -> bool {
+        let metrics = self.context.tails.metrics();
+        let mut entries = Vec::new();
+        while progress.next < progress.fetched.high_watermark {
+            entries.clear();
+            if self.tail.find(progress.next, progress.room(), &mut entries) {
+                metrics.hits.increment(1);
+            } else {
+                metrics.misses.increment(1);
+                if !self.context.read_ahead.find(self.id, progress.next, progress.room(), &mut entries) {
+                    return false;
+                }
+            }
+            if progress.take(&entries) {
+                return true;
+            }
+        }
+        true
+    }
+
+    fn finish(&self, progress: Progress, offset: Offset) -> FetchedPartition {
+        if progress.bytes > 0 {
+            self.topic.metrics.bytes_out.increment(progress.bytes as u64);
+            self.topic.metrics.records_out.increment((progress.next.0 - offset.0).max(0) as u64);
+        }
+        progress.fetched
     }
 
     fn check_fetch(&self, fetch: &FetchPartition) -> Result<FetchedPartition, FetchError> {
@@ -118,28 +160,6 @@ impl Partition {
     fn divergence(&self, last: LeaderEpoch, offset: Offset, end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let (epoch, ended) = self.epoch_end_at(last, end)?;
         (epoch < last || ended < offset).then_some((epoch, ended))
-    }
-
-    /// Puts whole batches from `offset` on into the answer, within the limits and below the high watermark.
-    fn cut(&self, entries: &[LogEntry], offset: Offset, want: Want, fetched: &mut FetchedPartition) {
-        let (mut size, mut next) = (0, offset);
-        for entry in entries.iter().filter(|e| e.end_offset > offset) {
-            if entry.end_offset > fetched.high_watermark {
-                break;
-            }
-            let room = want.max_bytes.saturating_sub(size);
-            let (bytes, end, whole) = cut_entry(entry, offset, room, want.at_least_one && size == 0);
-            if !bytes.is_empty() {
-                size += bytes.len();
-                fetched.batches.push(bytes);
-                next = end;
-            }
-            if !whole {
-                break;
-            }
-        }
-        self.topic.metrics.bytes_out.increment(size as u64);
-        self.topic.metrics.records_out.increment((next.0 - offset.0).max(0) as u64);
     }
 
     /// Entries of record batches from the one that holds `offset` on: about `max_bytes` of them and what is read ahead.
@@ -177,7 +197,8 @@ impl Partition {
         offset: Offset,
         max_bytes: usize,
     ) -> Result<Vec<LogEntry>, FetchError> {
-        let wanted = u32::try_from(max_bytes).unwrap_or(u32::MAX).max(READ_AHEAD);
+        let ahead = self.context.read_ahead.share().min(READ_AHEAD);
+        let wanted = u32::try_from(max_bytes.max(ahead)).unwrap_or(u32::MAX);
         let mut next = first;
         while next <= extent.through {
             let read = self.context.reader.read(&extent.ledger, next, extent.through, wanted).await;
@@ -232,6 +253,36 @@ impl Partition {
     }
 }
 
+impl Progress {
+    fn room(&self) -> usize {
+        self.want.max_bytes.saturating_sub(self.bytes)
+    }
+
+    /// Puts whole batches from where it is into the answer, within the limits and below the high watermark; `true` if
+    /// that is all.
+    fn take(&mut self, entries: &[LogEntry]) -> bool {
+        for entry in entries {
+            if entry.end_offset <= self.next {
+                continue;
+            }
+            if entry.end_offset > self.fetched.high_watermark {
+                return true;
+            }
+            let at_least_one = self.want.at_least_one && self.bytes == 0;
+            let cut = cut_entry(entry, self.next, self.room(), at_least_one);
+            if !cut.bytes.is_empty() {
+                self.bytes += cut.bytes.len();
+                self.next = cut.end;
+                self.fetched.batches.push(cut.bytes);
+            }
+            if !cut.whole {
+                return true;
+            }
+        }
+        self.room() == 0
+    }
+}
+
 /// The entries of record batches that reach beyond `offset`; an entry that cannot be understood is an error, never
 /// skipped.
 pub(super) fn batches_of(entries: Vec<SealedEntry>, offset: Offset) -> Result<Vec<LogEntry>, FetchError> {
@@ -250,12 +301,21 @@ pub(super) fn storage(problem: &ReadError) -> FetchError {
     FetchError::Storage { reason: problem.to_string() }
 }
 
-/// The batches of an entry from the one that holds `offset` on that fit into `room`: their bytes, the offset after
-/// them, and whether the entry was taken to its end.
-fn cut_entry(entry: &LogEntry, offset: Offset, room: usize, at_least_one: bool) -> (Bytes, Offset, bool) {
+/// Whole batches of one entry.
+#[derive(Debug, PartialEq, Eq)]
+struct Cut {
+    bytes: Bytes,
+    /// The offset after them.
+    end: Offset,
+    /// Whether the entry was taken to its end.
+    whole: bool,
+}
+
+/// The batches of an entry from the one that holds `offset` on that fit into `room`.
+fn cut_entry(entry: &LogEntry, offset: Offset, room: usize, at_least_one: bool) -> Cut {
     let batches = body(&entry.entry);
     if entry.base_offset >= offset && batches.len() <= room {
-        return (batches, entry.end_offset, true);
+        return Cut { bytes: batches, end: entry.end_offset, whole: true };
     }
     let (mut begin, mut end, mut at, mut next) = (None, 0, 0, entry.base_offset);
     for batch in split(batches.clone()).map_while(Result::ok) {
@@ -263,15 +323,62 @@ fn cut_entry(entry: &LogEntry, offset: Offset, room: usize, at_least_one: bool) 
         at = to;
         let after = Offset(batch.last_offset().0 + 1);
         if after <= offset {
+            next = after;
             continue;
         }
         let first = begin.is_none();
-        if to - begin.unwrap_or(from) > room && !(first && at_least_one) {
-            return (batches.slice(begin.unwrap_or(from)..end.max(begin.unwrap_or(from))), next, false);
+        let start = *begin.get_or_insert(from);
+        if to - start > room && !(first && at_least_one) {
+            return Cut { bytes: batches.slice(start..end.max(start)), end: next, whole: false };
         }
-        begin.get_or_insert(from);
         (end, next) = (to, after);
     }
-    let begin = begin.unwrap_or(end);
-    (batches.slice(begin..end), next, at == batches.len())
+    let start = begin.unwrap_or(end);
+    Cut { bytes: batches.slice(start..end), end: next, whole: at == batches.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use protocol::{
+        id::{Lac, LedgerId, Timestamp},
+        ledger::entry::{HEADER_LEN, SEAL_LEN},
+        testing::BatchBuilder,
+    };
+
+    /// An entry of four batches with two records each, from offset 10 on; and the size of one batch.
+    fn entry() -> (LogEntry, usize) {
+        let batch = |base| BatchBuilder::new().value("a").value("b").stored_at(Offset(base), LeaderEpoch(0)).build();
+        let mut buf = BytesMut::zeroed(SEAL_LEN + HEADER_LEN);
+        let header = EntryHeader {
+            kind: EntryKind::Batches,
+            record_count: 8,
+            base_offset: Offset(10),
+            max_timestamp: Timestamp::NONE,
+            append_time: Timestamp(0),
+            last_index: None,
+            epoch: LeaderEpoch(0),
+        };
+        header.encode(&mut buf[SEAL_LEN..]);
+        (0..4).for_each(|n| buf.extend_from_slice(&batch(10 + n * 2)));
+        let entry = SealedEntry::seal(buf, LedgerId(1), EntryId(0), Lac::NONE, 0);
+        (LogEntry { entry, base_offset: Offset(10), end_offset: Offset(18) }, batch(0).len())
+    }
+
+    #[test]
+    fn only_whole_batches_are_cut() {
+        let (entry, size) = entry();
+        let cut = |offset, room, at_least_one| {
+            let cut = cut_entry(&entry, Offset(offset), room, at_least_one);
+            (cut.bytes.len() / size, cut.bytes.len() % size, cut.end.0, cut.whole)
+        };
+        assert_eq!(cut(10, usize::MAX, false), (4, 0, 18, true));
+        assert_eq!(cut(13, usize::MAX, false), (3, 0, 18, true));
+        assert_eq!(cut(17, usize::MAX, false), (1, 0, 18, true));
+        assert_eq!(cut(10, size * 2 + size - 1, false), (2, 0, 14, false));
+        assert_eq!(cut(12, size, false), (1, 0, 14, false));
+        assert_eq!(cut(12, 1, true), (1, 0, 14, false));
+        assert_eq!(cut(12, 1, false), (0, 0, 12, false));
+    }
 }

@@ -5,8 +5,8 @@
 
 use super::{Core, Outbox, Partition, Phase, Work, head::Head};
 use crate::{
-    ledger::{LedgerAppender, LedgerEnd, WriteError, new_ledger},
     ledger::create::NewLedger,
+    ledger::{LedgerAppender, LedgerEnd, WriteError, new_ledger},
     managed_ledger::{HeadStore, LedgerList, ListError},
 };
 use protocol::{
@@ -89,10 +89,10 @@ impl Partition {
         let live = self.context.ledgers.bookies.live();
         let available = live.iter().filter(|b| b.state == BookieState::Writable).count();
         let max = self.context.max_copies;
-        let required = self.topic.quorum(max).map_or_else(
-            |_| usize::from(self.topic.settings.load().min_insync),
-            protocol::ledger::quorum::Quorum::ack,
-        );
+        let required = self
+            .topic
+            .quorum(max)
+            .map_or_else(|_| usize::from(self.topic.settings.load().min_insync), protocol::ledger::quorum::Quorum::ack);
         if available < required || self.topic.quorum(max).is_err() {
             return Err(HeadError::TooFewBookies { available, required });
         }
@@ -106,15 +106,10 @@ impl Partition {
             .topic
             .quorum(self.context.max_copies)
             .map_err(|_| HeadError::TooFewBookies { available: bookies.len(), required })?;
-        let new = NewLedger {
-            id,
-            key: LedgerKey(rand::random()),
-            wanted,
-            bookies: &bookies,
-            now: self.context.clock.wall(),
-        };
-        let mut ledger = new_ledger(&new)
-            .map_err(|e| HeadError::TooFewBookies { available: e.available, required: e.required })?;
+        let new =
+            NewLedger { id, key: LedgerKey(rand::random()), wanted, bookies: &bookies, now: self.context.clock.wall() };
+        let mut ledger =
+            new_ledger(&new).map_err(|e| HeadError::TooFewBookies { available: e.available, required: e.required })?;
         ledger.wanted_write = self.topic.replication_factor.max(1);
         Ok(HeadLedger { ledger, base_offset, epoch: self.epoch })
     }
@@ -240,11 +235,7 @@ impl Partition {
 
     /// Everything the ledger holds is confirmed, also what was not reported yet. The outer option is empty if the head
     /// is no longer this ledger, the inner one if no record was written to it.
-    fn confirm_rest(
-        self: &Arc<Self>,
-        id: LedgerId,
-        end: &LedgerEnd,
-    ) -> Option<Option<protocol::model::ClosedLedger>> {
+    fn confirm_rest(self: &Arc<Self>, id: LedgerId, end: &LedgerEnd) -> Option<Option<protocol::model::ClosedLedger>> {
         self.with(|core, out| {
             if !core.phase.writes() || core.head.as_ref().is_none_or(|h| h.id() != id) {
                 return None;

@@ -11,10 +11,7 @@ use std::sync::Arc;
 
 impl Partition {
     /// Moves the log start forward; answers where it is now.
-    pub(crate) async fn delete_records(
-        self: &Arc<Self>,
-        delete: &DeleteRecords,
-    ) -> Result<Offset, DeleteRecordsError> {
+    pub(crate) async fn delete_records(self: &Arc<Self>, delete: &DeleteRecords) -> Result<Offset, DeleteRecordsError> {
         let high_watermark = self.high_watermark()?;
         let settings = self.topic.settings.load_full();
         if delete.origin == Origin::Client && settings.cleanup.compact && !settings.cleanup.delete {

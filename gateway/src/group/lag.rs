@@ -77,7 +77,9 @@ pub(super) fn measure(groups: &[GroupReport], status: &[PartitionStatus]) -> Lag
     for GroupReport { group, members, offsets } in groups {
         report.groups.push(GroupSize { group: group.clone(), members: *members });
         for (topic, partition, committed) in offsets {
-            let Some((log_start, high_watermark)) = logs.get(&(topic.as_str(), i64::from(*partition))) else { continue };
+            let Some((log_start, high_watermark)) = logs.get(&(topic.as_str(), i64::from(*partition))) else {
+                continue;
+            };
             report.partitions.push(PartitionLag {
                 group: group.clone(),
                 topic: topic.clone(),
@@ -136,24 +138,34 @@ pub fn render_prometheus(report: &LagReport) -> String {
         report.partitions.iter().map(labels).collect::<Vec<_>>()
     };
     let of_group = |group: &str| {
-        let labels = |g: &GroupSize| {
-            (format!("{group}=\"{}\"", Label(&g.group)), i64::try_from(g.members).unwrap_or(i64::MAX))
-        };
+        let labels =
+            |g: &GroupSize| (format!("{group}=\"{}\"", Label(&g.group)), i64::try_from(g.members).unwrap_or(i64::MAX));
         report.groups.iter().map(labels).collect::<Vec<_>>()
     };
     let of_log = |value: fn(&PartitionRange) -> i64| {
-        let labels = |r: &PartitionRange| {
-            (format!("topic=\"{}\",partition=\"{}\"", Label(&r.topic), r.partition), value(r))
-        };
+        let labels =
+            |r: &PartitionRange| (format!("topic=\"{}\",partition=\"{}\"", Label(&r.topic), r.partition), value(r));
         report.ranges.iter().map(labels).collect::<Vec<_>>()
     };
     let family = |name, help, samples| Family { name, help, samples };
     let families = [
-        family("magnetar_gateway_group_lag_records", "Records a group has still to consume.", of_lag("group", |l| l.lag)),
-        family("magnetar_gateway_group_committed_offset", "Committed offset of a group.", of_lag("group", |l| l.committed)),
+        family(
+            "magnetar_gateway_group_lag_records",
+            "Records a group has still to consume.",
+            of_lag("group", |l| l.lag),
+        ),
+        family(
+            "magnetar_gateway_group_committed_offset",
+            "Committed offset of a group.",
+            of_lag("group", |l| l.committed),
+        ),
         family("magnetar_gateway_group_members", "Members of a group.", of_group("group")),
         family("kafka_consumergroup_lag", "Records a group has still to consume.", of_lag("consumergroup", |l| l.lag)),
-        family("kafka_consumergroup_current_offset", "Committed offset of a group.", of_lag("consumergroup", |l| l.committed)),
+        family(
+            "kafka_consumergroup_current_offset",
+            "Committed offset of a group.",
+            of_lag("consumergroup", |l| l.committed),
+        ),
         family("kafka_consumergroup_members", "Members of a group.", of_group("consumergroup")),
         family("kafka_topic_partition_current_offset", "Offset after the last record.", of_log(|r| r.high_watermark)),
         family("kafka_topic_partition_oldest_offset", "First offset of the log.", of_log(|r| r.log_start)),

@@ -1,6 +1,8 @@
 //! Metrics of the coordinators: their names, and handles that are resolved once.
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 const SHARDS: &str = "magnetar_gateway_coordinator_shards";
 const LOAD: &str = "magnetar_gateway_coordinator_load_seconds";

@@ -11,11 +11,11 @@ use std::{
 };
 
 /// A partition of a topic, as commits name it.
-pub type TopicPartition = (String, i32);
+pub(crate) type TopicPartition = (String, i32);
 
 /// Committed offsets by topic and partition.
 #[derive(Debug, Default)]
-pub struct GroupOffsets {
+pub(crate) struct GroupOffsets {
     topics: BTreeMap<String, BTreeMap<i32, OffsetValue>>,
     /// How many writes are under way per partition: those offsets are in use, whatever their age.
     pending: HashMap<TopicPartition, usize>,
@@ -23,14 +23,14 @@ pub struct GroupOffsets {
 
 impl GroupOffsets {
     /// A commit of these partitions is being written.
-    pub fn begin<'a>(&mut self, commits: impl IntoIterator<Item = &'a TopicPartition>) {
+    pub(crate) fn begin<'a>(&mut self, commits: impl IntoIterator<Item = &'a TopicPartition>) {
         for key in commits {
             *self.pending.entry(key.clone()).or_default() += 1;
         }
     }
 
     /// A commit was written: it is visible now.
-    pub fn confirm(&mut self, commits: Vec<(TopicPartition, OffsetValue)>) {
+    pub(crate) fn confirm(&mut self, commits: Vec<(TopicPartition, OffsetValue)>) {
         for (key, value) in commits {
             self.end(&key);
             self.put(key, value);
@@ -38,7 +38,7 @@ impl GroupOffsets {
     }
 
     /// A commit was not written.
-    pub fn abandon<'a>(&mut self, commits: impl IntoIterator<Item = &'a TopicPartition>) {
+    pub(crate) fn abandon<'a>(&mut self, commits: impl IntoIterator<Item = &'a TopicPartition>) {
         for key in commits {
             self.end(key);
         }
@@ -54,12 +54,12 @@ impl GroupOffsets {
     }
 
     /// Sets an offset that is in the log.
-    pub fn put(&mut self, (topic, partition): TopicPartition, value: OffsetValue) {
+    pub(crate) fn put(&mut self, (topic, partition): TopicPartition, value: OffsetValue) {
         self.topics.entry(topic).or_default().insert(partition, value);
     }
 
     /// Forgets an offset.
-    pub fn remove(&mut self, (topic, partition): &TopicPartition) -> Option<OffsetValue> {
+    pub(crate) fn remove(&mut self, (topic, partition): &TopicPartition) -> Option<OffsetValue> {
         let partitions = self.topics.get_mut(topic)?;
         let removed = partitions.remove(partition);
         if partitions.is_empty() {
@@ -70,12 +70,12 @@ impl GroupOffsets {
 
     /// What is committed for a partition.
     #[must_use]
-    pub fn get(&self, topic: &str, partition: i32) -> Option<&OffsetValue> {
+    pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&OffsetValue> {
         self.topics.get(topic)?.get(&partition)
     }
 
     /// Everything that is committed, by topic and partition.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, i32, &OffsetValue)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32, &OffsetValue)> {
         let partitions = |(topic, partitions)| -> Box<dyn Iterator<Item = (&str, i32, &OffsetValue)>> {
             let (topic, partitions): (&String, &BTreeMap<i32, OffsetValue>) = (topic, partitions);
             Box::new(partitions.iter().map(move |(partition, value)| (topic.as_str(), *partition, value)))
@@ -83,14 +83,9 @@ impl GroupOffsets {
         self.topics.iter().flat_map(partitions)
     }
 
-    /// The topics with committed offsets.
-    pub fn topics(&self) -> impl Iterator<Item = &str> {
-        self.topics.keys().map(String::as_str)
-    }
-
     /// Every partition with a committed offset, or with one being written; what a deletion has to name.
     #[must_use]
-    pub fn keys(&self) -> Vec<TopicPartition> {
+    pub(crate) fn keys(&self) -> Vec<TopicPartition> {
         let mut keys: Vec<_> = self.iter().map(|(topic, partition, _)| (topic.to_owned(), partition)).collect();
         keys.extend(self.pending.keys().cloned());
         keys.sort();
@@ -100,19 +95,19 @@ impl GroupOffsets {
 
     /// Whether nothing is committed or being written.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.topics.is_empty() && self.pending.is_empty()
     }
 
     /// How many offsets are committed.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.topics.values().map(BTreeMap::len).sum()
     }
 
     /// The offsets that nobody has used for `retention`, as `expiry` counts it. One that is being written is in use.
     #[must_use]
-    pub fn expired(&self, expiry: &Expiry, retention: Duration, now: Timestamp) -> Vec<TopicPartition> {
+    pub(crate) fn expired(&self, expiry: &Expiry, retention: Duration, now: Timestamp) -> Vec<TopicPartition> {
         let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
         let counts_from = |topic: &str, value: &OffsetValue| match expiry {
             Expiry::Never => None,
@@ -140,7 +135,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn value(offset: i64, committed: i64) -> OffsetValue {
-        OffsetValue { offset, leader_epoch: -1, metadata: String::new(), committed: Timestamp(committed), expires: None }
+        OffsetValue {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            committed: Timestamp(committed),
+            expires: None,
+        }
     }
 
     fn key(topic: &str, partition: i32) -> TopicPartition {

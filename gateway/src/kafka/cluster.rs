@@ -85,9 +85,7 @@ pub(super) fn placement(snapshot: &ClusterSnapshot, topic: &Topic, index: u32) -
     let factor = usize::from(topic.record.replication_factor).max(1);
     let others = snapshot.nodes.keys().map(|node| BrokerId(node.0)).filter(|id| Some(*id) != assigned);
     let replicas: Vec<BrokerId> = assigned.into_iter().chain(others).take(factor).collect();
-    let copies = record
-        .and_then(|record| record.head.as_ref())
-        .map_or(factor, |head| head.ledger.quorum.write());
+    let copies = record.and_then(|record| record.head.as_ref()).map_or(factor, |head| head.ledger.quorum.write());
     let offline: Vec<BrokerId> = assigned.filter(|_| leader.is_none()).into_iter().collect();
     let isr = replicas.iter().filter(|id| !offline.contains(id)).take(copies.max(1)).copied().collect();
     Placement {

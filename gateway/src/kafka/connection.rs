@@ -95,7 +95,7 @@ struct Reader {
     intake: Intake,
     shared: Arc<Shared>,
     peer: IpAddr,
-    queue: mpsc::Sender<Started>,
+    queue: mpsc::Sender<Box<Started>>,
     bytes: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
     link: Arc<Link>,
@@ -155,7 +155,7 @@ impl Reader {
         let flexible = api.key.response_header_version(preamble.version) >= 1;
         let started = Started { correlation: preamble.correlation, flexible, api: place, at, reply, admission };
         self.link.unanswered.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(started).await.map_err(|_| Closing::Answered)
+        self.queue.send(Box::new(started)).await.map_err(|_| Closing::Answered)
     }
 
     /// Runs the synchronous part of the API's handler.

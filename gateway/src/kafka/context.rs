@@ -145,7 +145,6 @@ impl Shared {
         }
         self.view.snapshot()
     }
-
 }
 
 /// Whether every partition of a topic has a live owner.

@@ -30,10 +30,18 @@ pub(crate) struct Failure {
     pub(crate) leader: Option<(NodeId, LeaderEpoch)>,
 }
 
+/// The longest message, in characters: names that clients made up are quoted in messages, and old versions of the protocol
+/// have no room for strings above 32 KiB.
+const MAX_MESSAGE: usize = 1000;
+
 impl Failure {
-    /// A failure with a message.
+    /// A failure with a message, which is cut if it is long.
     pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Self {
-        Self { error, message: message.into(), records: Vec::new(), leader: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+        }
+        Self { error, message, records: Vec::new(), leader: None }
     }
 }
 

@@ -57,7 +57,9 @@ impl Intake {
         while self.buffer.len() < LENGTH {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
-                self.fill(CHUNK).await.map_err(|e| if matches!(e, IntakeError::Cut) { IntakeError::Closed } else { e })?;
+                self.fill(CHUNK)
+                    .await
+                    .map_err(|e| if matches!(e, IntakeError::Cut) { IntakeError::Closed } else { e })?;
             } else {
                 timeout(STALL, self.fill(CHUNK)).await.map_err(|_| IntakeError::Stalled)??;
             }

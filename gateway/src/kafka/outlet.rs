@@ -26,7 +26,7 @@ const COALESCE: usize = 1024 * 1024;
 /// The most pieces given to the kernel at once.
 const PIECES: usize = 64;
 
-/// A started request, in the queue of its connection.
+/// A started request, in the queue of its connection; boxed there, because an idle queue has room for many.
 pub(super) struct Started {
     /// What the client recognises the answer by.
     pub(super) correlation: i32,
@@ -76,7 +76,7 @@ impl Outlet {
     }
 
     /// Answers everything that comes through the queue, until it ends or an answer says to close.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Started>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Box<Started>>) {
         let gone = self.link.gone.clone();
         tokio::select! {
             biased;
@@ -85,16 +85,16 @@ impl Outlet {
         }
     }
 
-    async fn answer_all(&mut self, queue: &mut mpsc::Receiver<Started>) {
+    async fn answer_all(&mut self, queue: &mut mpsc::Receiver<Box<Started>>) {
         let mut waiting = queue.recv().await;
         while let Some(mut started) = waiting.take() {
             let outcome = started.reply.as_mut().await;
-            let mut open = self.enqueue(started, outcome);
+            let mut open = self.enqueue(*started, outcome);
             // Whatever is ready by now goes out in the same write.
             while open && self.queued < COALESCE && waiting.is_none() {
                 let Ok(mut next) = queue.try_recv() else { break };
                 match next.reply.as_mut().now_or_never() {
-                    Some(outcome) => open = self.enqueue(next, outcome),
+                    Some(outcome) => open = self.enqueue(*next, outcome),
                     None => waiting = Some(next),
                 }
             }
@@ -141,12 +141,12 @@ impl Outlet {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        let patience = self.shared.settings.current().connections_max_idle;
         while !self.pieces.is_empty() {
             match self.write_some() {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.advance(written),
                 Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => {
+                    let patience = self.shared.settings.current().connections_max_idle;
                     let stuck = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
                     timeout(patience, self.socket.writable()).await.map_err(stuck)??;
                 }

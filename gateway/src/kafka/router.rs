@@ -8,10 +8,7 @@ use super::{
 };
 use kafka_protocol::{
     ResponseError,
-    messages::{
-        ApiKey, ApiVersionsResponse,
-        api_versions_response::ApiVersion,
-    },
+    messages::{ApiKey, ApiVersionsResponse, api_versions_response::ApiVersion},
 };
 
 /// One API.
@@ -101,10 +98,7 @@ pub(crate) fn advertised() -> Vec<ApiVersion> {
 }
 
 fn range_of(api: &Api) -> ApiVersion {
-    ApiVersion::default()
-        .with_api_key(api.key as i16)
-        .with_min_version(api.advertised)
-        .with_max_version(api.last)
+    ApiVersion::default().with_api_key(api.key as i16).with_min_version(api.advertised).with_max_version(api.last)
 }
 
 /// The answer to a version that is not served. Only ApiVersions has one that a client can read without knowing the
@@ -114,6 +108,7 @@ pub(crate) fn refuse_version(call: &Call, api: &Api) -> Option<Reply> {
         return None;
     }
     let failure = Failure::new(ResponseError::UnsupportedVersion, "this version of ApiVersions is not supported");
-    let response = ApiVersionsResponse::default().with_error_code(call.code(&failure)).with_api_keys(vec![range_of(api)]);
+    let response =
+        ApiVersionsResponse::default().with_error_code(call.code(&failure)).with_api_keys(vec![range_of(api)]);
     Some(Call { version: 0, ..call.clone() }.now(&response))
 }

@@ -7,7 +7,7 @@
 
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use schema::{Field, Kind, Shape};
 
@@ -173,8 +173,20 @@ impl<'a> Walk<'a> {
     fn size_of(&self, kind: &'static Kind) -> u64 {
         match kind {
             Kind::Fixed(size) => u64::from(*size),
-            Kind::Text => if self.flexible { 1 } else { 2 },
-            Kind::Blob | Kind::Each(_) | Kind::List(_) => if self.flexible { 1 } else { 4 },
+            Kind::Text => {
+                if self.flexible {
+                    1
+                } else {
+                    2
+                }
+            }
+            Kind::Blob | Kind::Each(_) | Kind::List(_) => {
+                if self.flexible {
+                    1
+                } else {
+                    4
+                }
+            }
             Kind::One(fields) => self.size_of_struct(fields),
             Kind::Maybe(_) => 1,
         }

@@ -146,15 +146,12 @@ impl Assigner {
             }
             self.metrics.assigned.increment(taken as u64);
             for assignment in &rest[..taken] {
-                tracing::info!(
-                    partition = %assignment.partition,
-                    epoch = assignment.record.epoch.0,
-                    node = assignment.owner.node.0,
-                    "partition assigned"
-                );
+                let Assignment { partition, record, owner, .. } = assignment;
+                tracing::debug!(%partition, epoch = record.epoch.0, node = owner.node.0, "partition assigned");
             }
             rest = &rest[taken..];
         }
+        tracing::info!(partitions = plan.len(), nodes = versions.len(), %revision, "partitions assigned");
         Ok(Written::All(revision))
     }
 }

@@ -61,8 +61,8 @@ fn cluster(nodes: &[NodeRecord], owners: &[Option<Owner>]) -> ClusterSnapshot {
         record.head = Some(HeadLedger { ledger: ledger(1), base_offset: Offset(0), epoch: LeaderEpoch(0) });
         Some(Arc::new(PartitionView { record, version: Revision(5) }))
     };
-    let mut snapshot = ClusterSnapshot::default();
-    snapshot.nodes = nodes.iter().map(|n| (n.node, Arc::new(n.clone()))).collect();
+    let nodes = nodes.iter().map(|n| (n.node, Arc::new(n.clone()))).collect();
+    let mut snapshot = ClusterSnapshot { nodes, ..ClusterSnapshot::default() };
     snapshot.names.insert(record.id, record.name.clone());
     let partitions = owners.iter().map(view).collect();
     snapshot.topics.insert(record.name.clone(), Arc::new(Topic { record, version: Revision(1), partitions }));
@@ -212,14 +212,22 @@ async fn every_ledger_of_a_deleted_topic_becomes_dead() {
     }
     // Partition 2 was already half deleted by a controller that died: its record is gone, its pages are not.
     operations.push(Operation::Delete(key::partition(PartitionId { topic: topic.id, index: 2 })));
+    // A record of the future stops its own topic and no other.
+    let other = self::topic(0, 1);
+    let unreadable = key::partition(PartitionId { topic: other.id, index: 0 });
+    let value = bytes::Bytes::from_static(&[255]);
+    operations.push(Operation::Put { key: unreadable.clone(), value, session: None });
+    operations.push(operation(key::deleting(other.id), &other));
     operations.push(operation(key::deleting(topic.id), &topic));
     cluster.commit(operations).await;
     let mut watch = cluster.metadata.watch(prefix::DELETING.into(), Revision(1)).await.expect("watches");
     let gone = tokio::time::timeout(Duration::from_secs(20), futures::StreamExt::next(&mut watch)).await;
     gone.expect("in time").expect("an event").expect("ok");
-    for empty in [prefix::DELETING, prefix::PARTITIONS, prefix::CLOSED] {
-        assert_eq!(cluster.list(empty).await, [], "{empty}");
-    }
+    assert_eq!(cluster.list(prefix::CLOSED).await, []);
+    let keys =
+        |items: Vec<protocol::service::metadata::Versioned>| items.into_iter().map(|i| i.key).collect::<Vec<_>>();
+    assert_eq!(keys(cluster.list(prefix::PARTITIONS).await), [unreadable]);
+    assert_eq!(keys(cluster.list(prefix::DELETING).await), [key::deleting(other.id)]);
     let dead: Vec<DeadLedger> =
         cluster.list(prefix::DEAD).await.iter().map(|item| decode(&item.value).expect("a record")).collect();
     let expected: Vec<u64> = (0..=18).chain(100..=118).chain(201..=218).collect();

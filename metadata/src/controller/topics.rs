@@ -91,10 +91,17 @@ impl Deleter {
             let page = self.page(prefix::DELETING.into(), after, 100).await?;
             from.get_or_insert(page.revision);
             for item in &page.items {
-                match decode::<TopicRecord>(&item.value) {
-                    Ok(topic) => self.delete(&topic, item).await?,
-                    // Left for someone who can read it; the others go on.
-                    Err(problem) => tracing::error!(key = %item.key, %problem, "a topic cannot be deleted"),
+                let unreadable = |problem| DeleteError::Record { key: item.key.clone(), problem };
+                let deleted = match decode::<TopicRecord>(&item.value).map_err(unreadable) {
+                    Ok(topic) => self.delete(&topic, item).await,
+                    Err(problem) => Err(problem),
+                };
+                match deleted {
+                    // Left for a version that can read it; the other topics go on.
+                    Err(DeleteError::Record { key, problem }) => {
+                        tracing::error!(key, %problem, "a topic cannot be deleted because a record cannot be read");
+                    }
+                    other => other?,
                 }
             }
             match page.items.last() {

@@ -4,12 +4,13 @@ use super::*;
 use bytes::Bytes;
 use futures::StreamExt;
 use protocol::{
-    id::Revision,
+    id::{Revision, SessionId},
     runtime::SystemClock,
     service::metadata::{
         Change, Condition, Consistency, MetadataError, Operation, Outcome, RequestId, Scan, Transaction,
     },
-    testing::ManualClock,
+    testing::{ManualClock, conformance},
+    wire::metadata::{RemoteOptions, over_memory},
 };
 use tempfile::TempDir;
 
@@ -201,5 +202,68 @@ async fn a_directory_in_use_is_refused_in_plain_words() {
     let voter = Voter::new().await;
     let second = MetadataNode::start(config(&voter.dir), Arc::new(voter.clock.clone()), &voter.tasks).await;
     let Err(StartError::Directory(OpenError::Locked { .. })) = second else { panic!("{second:?}") };
+    voter.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_in_process() {
+    let (dir, tasks) = (tempfile::tempdir().expect("a directory"), Tasks::default());
+    let clock = Arc::new(SystemClock::default());
+    let node = MetadataNode::start(config(&dir), clock, &tasks).await.expect("starts");
+    conformance::metadata(node.service()).await;
+    conformance::metadata_sessions_expire(node.service(), Duration::from_secs(1)).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_over_a_stream() {
+    let (dir, tasks) = (tempfile::tempdir().expect("a directory"), Tasks::default());
+    let clock = Arc::new(SystemClock::default());
+    let node = MetadataNode::start(config(&dir), clock, &tasks).await.expect("starts");
+    let (server, client) = (Tasks::default(), Tasks::default());
+    let remote: Arc<dyn MetadataService> =
+        Arc::new(over_memory(node.service(), RemoteOptions::default(), &server, &client));
+    conformance::metadata(Arc::clone(&remote)).await;
+    conformance::metadata_sessions_expire(remote, Duration::from_secs(1)).await;
+    assert!(client.stop(STOP_PATIENCE).await && server.stop(STOP_PATIENCE).await);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_in_the_directory_already() {
+    let voter = Voter::new().await;
+    let service = voter.node.service();
+    for n in 0..20 {
+        service.transact(put(&format!("k/{n:02}"), "v", None)).await.expect("commits");
+    }
+    // As after a power cut: the files as they are now, without a clean end.
+    let copy = tempfile::tempdir().expect("a directory");
+    let (from, to) = (voter.dir.path().join("metadata"), copy.path().join("metadata"));
+    std::fs::create_dir(&to).expect("creates");
+    for file in std::fs::read_dir(&from).expect("lists") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("copies");
+    }
+    let again = MetadataNode::start(config(&copy), Arc::new(voter.clock.clone()), &voter.tasks).await.expect("starts");
+    assert_eq!(again.digest(), voter.node.digest());
+    again.stop().await;
+    voter.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_disk_stops_the_node_and_nothing_is_acknowledged() {
+    let voter = Voter::new().await;
+    let service = voter.node.service();
+    service.transact(put("before", "v", None)).await.expect("commits");
+    let store = voter.node.store.upgrade().expect("is open");
+    store.broken.store(true, Ordering::Relaxed);
+    drop(store);
+    let written = service.transact(put("after", "v", None)).await;
+    assert!(matches!(written, Err(MetadataError::OutcomeUnknown { .. })), "{written:?}");
+    let failure = tokio::time::timeout(Duration::from_secs(20), voter.tasks.failure()).await.expect("stops the node");
+    assert!(failure.contains("the disk is broken"), "{failure}");
+    assert!(!voter.node.is_ready());
+    let later = service.transact(put("later", "v", None)).await;
+    assert!(matches!(later, Err(MetadataError::Unavailable { .. })), "{later:?}");
     voter.node.stop().await;
 }

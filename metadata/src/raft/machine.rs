@@ -151,7 +151,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::log::LogStore;
+    use crate::raft::{directory, log::LogStore};
     use openraft::testing::{StoreBuilder, Suite};
     use tempfile::TempDir;
 
@@ -160,7 +160,7 @@ mod tests {
     impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Fresh {
         async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open(dir.path(), 1).expect("opens");
+            let store = directory::open(dir.path(), 1).expect("opens");
             let machine = Machine::open(Arc::clone(&store)).expect("opens");
             Ok((dir, LogStore::new(store), machine))
         }

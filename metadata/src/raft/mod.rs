@@ -1,10 +1,11 @@
 //! Raft: the adapter between openraft and the rest of the service.
 //!
-//! Owns the log and the snapshot on disk ([`store`], [`log`]), the feeding of committed entries to the state machine
-//! ([`machine`]) and the way to other voters ([`network`]). It never looks into a command.
+//! Owns the log and the snapshot on disk ([`directory`], [`store`], [`log`]), the feeding of committed entries to the
+//! state machine ([`machine`]) and the way to other voters ([`network`]). It never looks into a command.
 //!
 //! Invariant: an entry is reported as appended only after it was synced, and any failed write is fatal for the node.
 
+pub mod directory;
 pub mod log;
 pub mod machine;
 pub mod network;

@@ -6,21 +6,17 @@
 //! | `meta` | `format`, `node`, `vote`, `committed`, `purged`, `snapshot` | version byte, MessagePack |
 //! | `snapshot` | generation u64, chunk u32, big-endian | up to 1 MiB of the snapshot |
 //!
-//! Owns opening (with the reasons why it cannot be opened), the encoding of values, and the choice between synced and
-//! unsynced writes; never decides what raft stores. The write-ahead log keeps writes in order, so a synced write makes
+//! Owns the encoding of values and the choice between synced and unsynced writes; never decides what raft stores, and
+//! leaves opening to [`directory`](super::directory). The write-ahead log keeps writes in order, so a synced write makes
 //! every earlier one durable too.
 
 use openraft::{AnyError, SnapshotMeta};
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Direction, IteratorMode, Options, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{path::Path, sync::Arc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The format of the directory and of every value in it.
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 /// Bytes of a snapshot in one value.
 const CHUNK: usize = 1024 * 1024;
 
@@ -28,50 +24,8 @@ const LOG: &str = "log";
 const META: &str = "meta";
 const SNAPSHOT: &str = "snapshot";
 
-/// Why the metadata directory cannot be used. Every message says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It cannot be created or written.
-    #[error("the metadata directory {dir} cannot be written: {reason}; check that it exists and belongs to this user")]
-    NotWritable {
-        /// The directory.
-        dir: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// Another process has it open.
-    #[error("the metadata directory {dir} is in use by another process; stop that one, or choose another directory")]
-    Locked {
-        /// The directory.
-        dir: String,
-    },
-    /// A newer Magnetar wrote it.
-    #[error("the metadata directory {dir} has format {found}, this version knows {FORMAT}; start the newer version")]
-    NewerFormat {
-        /// The directory.
-        dir: String,
-        /// The format found.
-        found: u8,
-    },
-    /// It belongs to another voter.
-    #[error("the metadata directory {dir} belongs to voter {found}, not to voter {node}; choose the right directory")]
-    OtherNode {
-        /// The directory.
-        dir: String,
-        /// Whose it is.
-        found: u64,
-        /// Who wanted it.
-        node: u64,
-    },
-    /// It is damaged.
-    #[error("the metadata directory {dir} cannot be read: {reason}")]
-    Damaged {
-        /// The directory.
-        dir: String,
-        /// What the database said.
-        reason: String,
-    },
-}
+/// All column families.
+pub(super) const FAMILIES: [&str; 3] = [LOG, META, SNAPSHOT];
 
 /// A failed read or write, or a value that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +98,9 @@ pub struct Store {
     db: DB,
     closed: CancellationToken,
     _announce: DropGuard,
+    /// Makes every write fail, as a broken disk does.
+    #[cfg(test)]
+    pub(crate) broken: std::sync::atomic::AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -153,21 +110,30 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the directory of voter `node`, and creates it if there is none.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(dir: &Path, node: u64) -> Result<Arc<Self>, OpenError> {
-        let shown = || dir.display().to_string();
-        std::fs::create_dir_all(dir)
-            .and_then(|()| probe_writable(dir))
-            .map_err(|e| OpenError::NotWritable { dir: shown(), reason: e.to_string() })?;
-        let families = [LOG, META, SNAPSHOT].map(|name| ColumnFamilyDescriptor::new(name, family_options()));
-        let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(|e| explain(&shown(), &e))?;
+    /// A store in an open database that has all [`FAMILIES`].
+    pub(super) fn over(db: DB) -> Self {
         let closed = CancellationToken::new();
-        let store = Self { db, _announce: closed.clone().drop_guard(), closed };
-        store.claim(&shown(), node)?;
-        Ok(Arc::new(store))
+        Self {
+            db,
+            _announce: closed.clone().drop_guard(),
+            closed,
+            #[cfg(test)]
+            broken: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// The format the directory was founded with; `None` if it is new.
+    pub(super) fn format(&self) -> Result<Option<u8>, StoreError> {
+        let value = self.db.get_cf(self.family(META), "format")?;
+        Ok(value.map(|bytes| bytes.first().copied().unwrap_or_default()))
+    }
+
+    /// Writes the format and the owner into a new directory; durable on return.
+    pub(super) fn found(&self, format: u8, node: u64) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family(META), "format", [format]);
+        batch.put_cf(self.family(META), Meta::Node.name(), encode(&node));
+        self.write(batch, true)
     }
 
     /// Cancelled when the database has been closed.
@@ -183,34 +149,16 @@ impl Store {
         property("rocksdb.estimate-live-data-size") + property("rocksdb.cur-size-all-mem-tables")
     }
 
-    /// Checks the format and the owner, and writes both into a new directory.
-    fn claim(&self, dir: &str, node: u64) -> Result<(), OpenError> {
-        let damaged = |e: StoreError| OpenError::Damaged { dir: dir.into(), reason: e.to_string() };
-        let format = self.db.get_cf(self.family(META), "format").map_err(|e| damaged(e.into()))?;
-        match format.as_deref() {
-            Some([FORMAT]) => {}
-            Some(other) => {
-                return Err(OpenError::NewerFormat { dir: dir.into(), found: other.first().copied().unwrap_or(0) });
-            }
-            None => {
-                let mut batch = WriteBatch::default();
-                batch.put_cf(self.family(META), "format", [FORMAT]);
-                batch.put_cf(self.family(META), Meta::Node.name(), encode(&node));
-                self.write(batch, true).map_err(damaged)?;
-            }
-        }
-        match self.read_meta::<u64>(Meta::Node).map_err(damaged)? {
-            Some(found) if found != node => Err(OpenError::OtherNode { dir: dir.into(), found, node }),
-            _ => Ok(()),
-        }
-    }
-
     #[expect(clippy::expect_used, reason = "all three families are opened or created in `open`")]
     fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("the column family was opened")
     }
 
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(missing("the disk is broken".into()));
+        }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         Ok(self.db.write_opt(batch, &options)?)
@@ -355,75 +303,9 @@ fn decode<T: DeserializeOwned>(what: &'static str, value: &[u8]) -> Result<T, St
     }
 }
 
-fn database_options() -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    // A torn tail was never reported as synced; anything else in the log that is broken must not be skipped.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_paranoid_checks(true);
-    options.set_max_total_wal_size(64 * 1024 * 1024);
-    options.set_keep_log_file_num(2);
-    options.set_max_open_files(64);
-    options
-}
-
-fn family_options() -> Options {
-    let mut options = Options::default();
-    options.set_write_buffer_size(4 * 1024 * 1024);
-    options.set_max_write_buffer_number(2);
-    options
-}
-
-/// Says in plain words why RocksDB did not open.
-fn explain(dir: &str, error: &rocksdb::Error) -> OpenError {
-    let reason = error.to_string();
-    let locked = reason.contains("lock hold by current process")
-        || (reason.contains("LOCK") && reason.contains("Resource temporarily unavailable"));
-    if locked {
-        OpenError::Locked { dir: dir.into() }
-    } else if reason.contains("Column families not opened") {
-        OpenError::NewerFormat { dir: dir.into(), found: FORMAT + 1 }
-    } else if reason.contains("Permission denied") || reason.contains("Read-only file system") {
-        OpenError::NotWritable { dir: dir.into(), reason }
-    } else {
-        OpenError::Damaged { dir: dir.into(), reason }
-    }
-}
-
-fn probe_writable(dir: &Path) -> std::io::Result<()> {
-    let probe = dir.join(".writable");
-    std::fs::write(&probe, b"")?;
-    std::fs::remove_file(&probe)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_second_opener_is_told_that_the_directory_is_in_use() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let first = Store::open(dir.path(), 1).expect("opens");
-        assert!(matches!(Store::open(dir.path(), 1), Err(OpenError::Locked { .. })));
-        let closed = first.closed();
-        drop(first);
-        assert!(closed.is_cancelled());
-        assert!(matches!(Store::open(dir.path(), 2), Err(OpenError::OtherNode { found: 1, node: 2, .. })));
-        Store::open(dir.path(), 1).expect("opens again");
-    }
-
-    #[test]
-    fn a_newer_format_and_an_unusable_directory_are_named() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path(), 1).expect("opens");
-        store.db.put_cf(store.family(META), "format", [9]).expect("writes");
-        drop(store);
-        assert!(matches!(Store::open(dir.path(), 1), Err(OpenError::NewerFormat { found: 9, .. })));
-        let file = dir.path().join("file");
-        std::fs::write(&file, b"").expect("writes");
-        assert!(matches!(Store::open(&file, 1), Err(OpenError::NotWritable { .. })));
-    }
 
     #[test]
     fn values_of_a_newer_format_are_refused_by_name() {
@@ -436,7 +318,7 @@ mod tests {
     #[test]
     fn snapshots_span_chunks_and_replace_each_other() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path(), 1).expect("opens");
+        let store = crate::raft::directory::open(dir.path(), 1).expect("opens");
         let meta = SnapshotMeta::default();
         for size in [0, 1, CHUNK, 2 * CHUNK + 5] {
             let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();

@@ -111,7 +111,8 @@ impl Follower {
             if stopping.is_cancelled() {
                 return;
             }
-            tracing::warn!(problem = %ended, revision = %self.projection.revision(), "the cluster view's watch ended; resuming");
+            let revision = self.projection.revision();
+            tracing::warn!(problem = %ended, %revision, "the cluster view's watch ended; resuming");
             if asked_too_late && let Ok((projection, stream)) = list(&self.metadata).await {
                 self.projection = projection;
                 self.publish();
@@ -209,3 +210,6 @@ async fn list(metadata: &Arc<dyn MetadataService>) -> Result<(Projection, WatchS
 fn silent_end() -> MetadataError {
     MetadataError::Unavailable { reason: "the watch ended without an error".into() }
 }
+
+#[cfg(test)]
+mod tests;

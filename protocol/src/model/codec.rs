@@ -46,8 +46,9 @@ pub fn encode<R: Record>(record: &R) -> Bytes {
 /// The record in a value.
 pub fn decode<R: Record>(value: &[u8]) -> Result<R, ModelError> {
     match value.split_first() {
-        Some((&MODEL_VERSION, body)) => rmp_serde::from_slice(body)
-            .map_err(|e| ModelError::Malformed { record: R::NAME, reason: e.to_string() }),
+        Some((&MODEL_VERSION, body)) => {
+            rmp_serde::from_slice(body).map_err(|e| ModelError::Malformed { record: R::NAME, reason: e.to_string() })
+        }
         Some((&found, _)) => Err(ModelError::Version { record: R::NAME, found }),
         None => Err(ModelError::Malformed { record: R::NAME, reason: "empty value".into() }),
     }

@@ -60,10 +60,7 @@ pub enum RecordsError {
 ///
 /// # Errors
 /// The first thing that is wrong, after the records before it were visited. Stopping early checks nothing further.
-pub fn for_each_record(
-    batch: &RecordBatch,
-    visit: &mut dyn FnMut(RecordView) -> bool,
-) -> Result<(), RecordsError> {
+pub fn for_each_record(batch: &RecordBatch, visit: &mut dyn FnMut(RecordView) -> bool) -> Result<(), RecordsError> {
     let codec = batch.codec()?;
     let mut cursor = Cursor { rest: decompress(codec, batch.body(), MAX_DECOMPRESSED)?, index: 0 };
     let mut last_delta = -1;

@@ -34,11 +34,7 @@ impl Tasks {
     /// A group that stops with this one, or earlier; its failures are this one's.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            stopping: self.stopping.child_token(),
-            failed: Arc::clone(&self.failed),
-        }
+        Self { tracker: TaskTracker::new(), stopping: self.stopping.child_token(), failed: Arc::clone(&self.failed) }
     }
 
     /// Starts a task. `name` appears in logs.

@@ -232,7 +232,11 @@ mod tests {
             assert!(row.dynamic, "{} can be changed while nodes run", row.name);
             for (name, factor) in row.from {
                 let source = find(Scope::Node, name).expect("a node setting");
-                assert!(source.kind == row.kind || *factor > 1 || source.kind == Kind::Int, "{name} feeds {}", row.name);
+                assert!(
+                    source.kind == row.kind || *factor > 1 || source.kind == Kind::Int,
+                    "{name} feeds {}",
+                    row.name
+                );
                 if *factor == 1 {
                     assert!(source.default.is_none() || source.default == row.default, "{} vs {name}", row.name);
                 }

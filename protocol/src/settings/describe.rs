@@ -130,10 +130,9 @@ mod tests {
         let retention = named(&entries, "retention.ms");
         assert_eq!((retention.value.as_deref(), retention.source), (Some("7000"), ConfigSource::Topic));
         let names: Vec<_> = retention.synonyms.iter().map(|(n, v, _)| (n.as_str(), v.as_deref())).collect();
-        assert_eq!(names[..3], [
-            ("retention.ms", Some("7000")),
-            ("log.retention.ms", Some("6000")),
-            ("log.retention.ms", Some("5000")),
-        ]);
+        assert_eq!(
+            names[..3],
+            [("retention.ms", Some("7000")), ("log.retention.ms", Some("6000")), ("log.retention.ms", Some("5000")),]
+        );
     }
 }

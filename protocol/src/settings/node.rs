@@ -296,7 +296,11 @@ mod tests {
         assert_eq!(size(&[("log.segment.bytes", "3000")], &[("log.segment.bytes", "4000")]), 4000);
         assert_eq!(size(&[("log.segment.bytes", "3000")], &[("log.segment.bytes", "broken")]), 3000);
         let read_only = map(&[("num.partitions", "9")]);
-        assert_eq!(start.effective(&read_only, &read_only).num_partitions, 1, "a read-only setting has no dynamic layer");
+        assert_eq!(
+            start.effective(&read_only, &read_only).num_partitions,
+            1,
+            "a read-only setting has no dynamic layer"
+        );
     }
 
     #[test]
@@ -316,9 +320,8 @@ mod tests {
 
     #[test]
     fn the_request_budget_holds_the_largest_request_and_is_never_unbounded() {
-        let budget = |pairs: &[(&str, &str)]| {
-            fixed(pairs).effective(&BTreeMap::new(), &BTreeMap::new()).queued_request_bytes
-        };
+        let budget =
+            |pairs: &[(&str, &str)]| fixed(pairs).effective(&BTreeMap::new(), &BTreeMap::new()).queued_request_bytes;
         assert_eq!(budget(&[("queued.max.request.bytes", "-1")]), 256 << 20);
         assert_eq!(budget(&[("queued.max.request.bytes", "1000")]), 104_857_600);
         assert_eq!(budget(&[("socket.request.max.bytes", "500000000")]), 500_000_000);

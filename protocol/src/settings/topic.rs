@@ -98,7 +98,7 @@ impl TopicSettings {
     }
 
     fn set(&mut self, name: &str, value: &str) {
-        if !catalogue::find(Scope::Topic, name).is_some_and(|row| row.check(value).is_ok()) {
+        if catalogue::find(Scope::Topic, name).is_none_or(|row| row.check(value).is_err()) {
             return;
         }
         let value = value.trim();

@@ -22,3 +22,6 @@ pub use coordinator::FakeCoordinator;
 pub use directory::FakeDirectory;
 pub use faults::{Fault, Faults};
 pub use metadata::FakeMetadata;
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ impl HedgeDelay {
             None => recent.samples.push(took),
         }
         recent.seen += 1;
-        if recent.seen % PERIOD == 0 {
+        if recent.seen.is_multiple_of(PERIOD) {
             let mut sorted = recent.samples.clone();
             sorted.sort_unstable();
             recent.delay = sorted[sorted.len() * 95 / 100].clamp(SHORTEST, LONGEST);

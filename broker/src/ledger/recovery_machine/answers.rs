@@ -3,7 +3,7 @@
 //! Invariants: one answer per member; only "no such entry" and "no such ledger" are negatives; everything else that is
 //! not a find leaves the member unknown.
 
-use super::super::recovery::RecoveryError;
+use super::RecoveryError;
 use protocol::{
     ledger::{metadata::BookieMember, quorum::Quorum},
     service::bookie::BookieError,

@@ -323,7 +323,7 @@ impl World {
     pub(super) fn check(&mut self) {
         let holds = |member: BookieMember, entry: EntryId| {
             let bookie = &self.bookies[&member];
-            bookie.entries.get(&entry).is_some() && bookie.entries.get(&entry) == self.written.get(&entry)
+            bookie.entries.get(&entry).is_some_and(|held| Some(held) == self.written.get(&entry))
         };
         self.assert_length();
         let verdict = invariants::no_divergence_between_client_and_metadata(self.acked, &self.metadata.state)

@@ -1,7 +1,7 @@
 //! The appender on fake bookies: order, confirmation, failure, ensemble change, end.
 
 use super::*;
-use crate::ledger::tests::fixture::{Ledger, Store, payload};
+use crate::ledger::tests::fixture::{Ledger, payload};
 use parking_lot::Mutex as PlainMutex;
 use protocol::{id::Incarnation, service::answer::Reply};
 use std::time::Duration;
@@ -160,8 +160,14 @@ async fn a_failed_bookie_is_replaced_and_metadata_comes_first() {
     let reason = "taken down".to_string();
     ledger.bookie(failed).faults().fail_next(BookieError::Unavailable { reason });
     let held = ledger.store.hold();
+    let others: Vec<_> = ledger.ensemble()[1..].iter().map(|m| ledger.bookie(*m)).collect();
+    others.iter().for_each(|b| b.faults().hold_answers());
     appender.append(payload(b"one")).expect("open");
     let reply: Reply<(), ReplaceError> = held.await.expect("the change is asked for");
+    others.iter().for_each(|b| b.faults().release_answers());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(heard.lac().count(), 1, "nothing is confirmed while the change is under way");
     assert!(ledger.bookie(spare).entries(ledger.id()).is_empty());
     reply.send(Ok(()));
@@ -219,5 +225,4 @@ async fn an_unavailable_store_leaves_the_ledger_degraded_but_written() {
     heard.until_confirmed(1).await;
     assert_eq!(appender.holes().iter().filter(|h| h.member == failed).count(), 1);
     assert_eq!(appender.metadata(), ledger.metadata);
-    let _: &Store = &ledger.store;
 }

@@ -81,7 +81,8 @@ fn a_failure_answers_unknown_above_the_confirmed_prefix_and_gives_the_offsets_ba
     confirm(&mut log, 101);
     let mut answers = Vec::new();
     log.fail("the bookie is gone", &mut answers);
-    let kinds: Vec<_> = answers.iter().map(|(w, a)| (*w, matches!(a, Err(AppendError::OutcomeUnknown { .. })))).collect();
+    let kinds: Vec<_> =
+        answers.iter().map(|(w, a)| (*w, matches!(a, Err(AppendError::OutcomeUnknown { .. })))).collect();
     assert_eq!(kinds, [("b", true), ("never sent", false)]);
     assert_eq!(log.high_watermark(), Offset(101));
     log.enqueue(plain(1), "d", NOW);

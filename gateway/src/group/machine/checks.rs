@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 /// From when on committed offsets count as unused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expiry {
+pub(crate) enum Expiry {
     /// All of them, since the group lost its last member.
     SinceEmpty(Timestamp),
     /// Each since it was committed: nobody ever joined this group.
@@ -20,68 +20,68 @@ pub enum Expiry {
 
 /// A group as DescribeGroups shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
+pub(crate) struct Description {
     /// The state.
-    pub state: GroupState,
+    pub(crate) state: GroupState,
     /// The protocol type; empty if nobody ever joined.
-    pub protocol_type: String,
+    pub(crate) protocol_type: String,
     /// The chosen protocol; empty unless stable.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// The members.
-    pub members: Vec<MemberDescription>,
+    pub(crate) members: Vec<MemberDescription>,
 }
 
 /// A member as DescribeGroups shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberDescription {
+pub(crate) struct MemberDescription {
     /// The member's id.
-    pub member_id: String,
+    pub(crate) member_id: String,
     /// Its instance id, if it is static.
-    pub instance_id: Option<String>,
+    pub(crate) instance_id: Option<String>,
     /// The client's name for itself.
-    pub client_id: String,
+    pub(crate) client_id: String,
     /// Where it connects from.
-    pub client_host: String,
+    pub(crate) client_host: String,
     /// Its metadata for the chosen protocol; empty unless stable.
-    pub metadata: Bytes,
+    pub(crate) metadata: Bytes,
     /// Its assignment; empty unless stable.
-    pub assignment: Bytes,
+    pub(crate) assignment: Bytes,
 }
 
 impl Group {
     /// The state.
     #[must_use]
-    pub const fn state(&self) -> GroupState {
+    pub(crate) const fn state(&self) -> GroupState {
         self.state
     }
 
     /// The protocol type; empty if nobody ever joined.
     #[must_use]
-    pub fn protocol_type(&self) -> &str {
+    pub(crate) fn protocol_type(&self) -> &str {
         self.protocol_type.as_deref().unwrap_or_default()
     }
 
     /// The generation; it grows with every rebalance.
     #[must_use]
-    pub const fn generation(&self) -> i32 {
+    pub(crate) const fn generation(&self) -> i32 {
         self.generation
     }
 
     /// How many members it has.
     #[must_use]
-    pub fn member_count(&self) -> usize {
+    pub(crate) fn member_count(&self) -> usize {
         self.members.len()
     }
 
     /// Whether it holds nothing that anyone could miss, apart from offsets.
     #[must_use]
-    pub fn is_unused(&self) -> bool {
+    pub(crate) fn is_unused(&self) -> bool {
         self.state == GroupState::Empty && self.pending.is_empty()
     }
 
     /// Whether a commit may be written. Generation -1 stands for a consumer outside of any group management. A member
     /// that commits is alive.
-    pub fn admit_commit(&mut self, now: Now, member: &MemberRef, generation: i32) -> Result<(), GroupError> {
+    pub(crate) fn admit_commit(&mut self, now: Now, member: &MemberRef, generation: i32) -> Result<(), GroupError> {
         match self.state {
             GroupState::Dead => return Err(GroupError::NotAvailable),
             GroupState::Empty if generation < 0 => return Ok(()),
@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Begins deletion: until [`Group::revive`] nobody can join or commit.
-    pub fn bury(&mut self) -> Result<(), GroupError> {
+    pub(crate) fn bury(&mut self) -> Result<(), GroupError> {
         match self.state {
             GroupState::Dead => Err(GroupError::NotFound),
             GroupState::Empty => {
@@ -116,14 +116,14 @@ impl Group {
     }
 
     /// The deletion could not be written.
-    pub fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         if self.state == GroupState::Dead {
             self.state = GroupState::Empty;
         }
     }
 
     /// Whether offsets may be deleted by request at all; [`Group::is_subscribed`] decides per topic.
-    pub fn admit_offset_delete(&self) -> Result<(), GroupError> {
+    pub(crate) fn admit_offset_delete(&self) -> Result<(), GroupError> {
         match self.state {
             GroupState::Dead => Err(GroupError::NotFound),
             GroupState::Empty => Ok(()),
@@ -134,13 +134,13 @@ impl Group {
 
     /// Whether a member is subscribed to a topic, as far as can be known.
     #[must_use]
-    pub fn is_subscribed(&self, topic: &str) -> bool {
+    pub(crate) fn is_subscribed(&self, topic: &str) -> bool {
         self.state != GroupState::Empty && self.subscribed.as_ref().is_some_and(|topics| topics.contains(topic))
     }
 
     /// From when on offsets count as unused.
     #[must_use]
-    pub fn expiry(&self) -> Expiry {
+    pub(crate) fn expiry(&self) -> Expiry {
         match (self.state, &self.protocol_type, &self.subscribed) {
             (GroupState::Empty, Some(_), _) => Expiry::SinceEmpty(self.since),
             (GroupState::Empty, None, _) => Expiry::SinceCommit,
@@ -151,7 +151,7 @@ impl Group {
 
     /// The group as DescribeGroups shows it: only a stable one shows what was agreed on.
     #[must_use]
-    pub fn describe(&self) -> Description {
+    pub(crate) fn describe(&self) -> Description {
         let stable = self.state == GroupState::Stable;
         let protocol = self.protocol.as_deref().filter(|_| stable).unwrap_or_default();
         let describe = |(id, member): (&String, &Member)| MemberDescription {

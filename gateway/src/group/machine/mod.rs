@@ -23,11 +23,9 @@ mod member;
 mod rebalance;
 mod subscription;
 mod sync;
-#[cfg(test)]
-mod testscript;
 
-pub use checks::{Description, Expiry, MemberDescription};
-pub use event::{
+pub(crate) use checks::{Description, Expiry, MemberDescription};
+pub(crate) use event::{
     Answer, Command, Event, GroupLimits, Join, Joined, JoinedMember, MemberRef, Now, Sync, Synced, Token, WriteId,
 };
 
@@ -45,7 +43,7 @@ use sync::PendingAssignment;
 
 /// The state of a group, under Kafka's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupState {
+pub(crate) enum GroupState {
     /// No members; it may have offsets.
     Empty,
     /// Waiting for members to join.
@@ -61,7 +59,7 @@ pub enum GroupState {
 impl GroupState {
     /// Kafka's name of the state.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
@@ -74,7 +72,7 @@ impl GroupState {
 
 /// A group.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     limits: GroupLimits,
     state: GroupState,
     /// When the group entered its state; what the expiry of offsets counts from.
@@ -108,7 +106,7 @@ pub struct Group {
 impl Group {
     /// A group that nobody has joined yet.
     #[must_use]
-    pub const fn new(limits: GroupLimits, since: Timestamp) -> Self {
+    pub(crate) const fn new(limits: GroupLimits, since: Timestamp) -> Self {
         Self {
             limits,
             state: GroupState::Empty,
@@ -135,7 +133,7 @@ impl Group {
     /// The group as it was last written: stable if it had members, which then have one session timeout to be heard of.
     /// Send [`Event::Tick`] once to arm its timer.
     #[must_use]
-    pub fn restore(stored: &GroupMetadata, limits: GroupLimits, now: Now) -> Self {
+    pub(crate) fn restore(stored: &GroupMetadata, limits: GroupLimits, now: Now) -> Self {
         let since = if stored.since == Timestamp::NONE { now.wall } else { stored.since };
         let mut group = Self::new(limits, since);
         group.generation = stored.generation;
@@ -159,7 +157,7 @@ impl Group {
     }
 
     /// Takes an event and says what to do, in order.
-    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Command> {
+    pub(crate) fn handle(&mut self, now: Now, event: Event) -> Vec<Command> {
         match event {
             Event::Join(token, join) => self.on_join(now, token, *join),
             Event::Sync(token, sync) => self.on_sync(now, token, sync),
@@ -177,7 +175,7 @@ impl Group {
     }
 
     /// Settings may change while a group lives.
-    pub const fn set_limits(&mut self, limits: GroupLimits) {
+    pub(crate) const fn set_limits(&mut self, limits: GroupLimits) {
         self.limits = limits;
     }
 
@@ -294,3 +292,6 @@ fn restore_member(stored: &MemberMetadata, protocol: &str, now: Now) -> Member {
         synced: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,11 +33,12 @@ impl Group {
         self.enter(GroupState::PreparingRebalance, now);
         if was_empty {
             let delay = self.limits.initial_rebalance_delay;
+            if delay.is_zero() {
+                self.complete_join(now);
+                return;
+            }
             self.initial = Some(InitialDelay { remaining: patience.saturating_sub(delay), new_member: false });
             self.wait_for_joins(now, delay);
-            if delay.is_zero() {
-                self.on_join_deadline(now);
-            }
         } else {
             self.initial = None;
             self.wait_for_joins(now, patience);

@@ -11,7 +11,7 @@ const GROUP_VERSION: i16 = 2;
 
 /// What a record is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// The committed offset of a group in a partition.
     Offset {
         /// The group.
@@ -28,12 +28,12 @@ pub enum Key {
 impl Key {
     /// The key of a committed offset.
     #[must_use]
-    pub fn offset(group: &str, topic: &str, partition: i32) -> Self {
+    pub(crate) fn offset(group: &str, topic: &str, partition: i32) -> Self {
         Self::Offset { group: group.to_owned(), topic: topic.to_owned(), partition }
     }
 
     /// The key in Kafka's form.
-    pub fn encode(&self) -> Result<Bytes, RecordError> {
+    pub(crate) fn encode(&self) -> Result<Bytes, RecordError> {
         let mut out = Writer::default();
         match self {
             Self::Offset { group, topic, partition } => {
@@ -51,7 +51,7 @@ impl Key {
     }
 
     /// Reads a key. Other versions are other kinds of records, which a newer coordinator may have written.
-    pub fn decode(bytes: Bytes) -> Result<Self, RecordError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, RecordError> {
         let mut fields = Reader::new(bytes);
         match fields.i16()? {
             0 | OFFSET_VERSION => {

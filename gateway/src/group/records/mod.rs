@@ -10,51 +10,51 @@ mod field;
 mod key;
 mod value;
 
-pub use key::Key;
-pub use value::{GroupMetadata, MemberMetadata, OffsetValue};
+pub(crate) use key::Key;
+pub(crate) use value::{GroupMetadata, MemberMetadata, OffsetValue};
 
 use bytes::Bytes;
 
 /// A record to be written; without a value it is a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// The key, encoded.
-    pub key: Bytes,
+    pub(crate) key: Bytes,
     /// The value, encoded; none deletes the key.
-    pub value: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
 }
 
 impl Record {
     /// A committed offset.
-    pub fn offset(group: &str, topic: &str, partition: i32, value: &OffsetValue) -> Result<Self, RecordError> {
+    pub(crate) fn offset(group: &str, topic: &str, partition: i32, value: &OffsetValue) -> Result<Self, RecordError> {
         Ok(Self { key: Key::offset(group, topic, partition).encode()?, value: Some(value.encode()?) })
     }
 
     /// A committed offset that is gone.
-    pub fn no_offset(group: &str, topic: &str, partition: i32) -> Result<Self, RecordError> {
+    pub(crate) fn no_offset(group: &str, topic: &str, partition: i32) -> Result<Self, RecordError> {
         Ok(Self { key: Key::offset(group, topic, partition).encode()?, value: None })
     }
 
     /// A group's metadata.
-    pub fn group(group: &str, metadata: &GroupMetadata) -> Result<Self, RecordError> {
+    pub(crate) fn group(group: &str, metadata: &GroupMetadata) -> Result<Self, RecordError> {
         Ok(Self { key: Key::Group(group.to_owned()).encode()?, value: Some(metadata.encode()?) })
     }
 
     /// A group that is gone.
-    pub fn no_group(group: &str) -> Result<Self, RecordError> {
+    pub(crate) fn no_group(group: &str) -> Result<Self, RecordError> {
         Ok(Self { key: Key::Group(group.to_owned()).encode()?, value: None })
     }
 
     /// Bytes of key and value.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
 /// Why a record cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// It ends before it should, or a length in it is impossible.
     #[error("the record is malformed: {0}")]
     Malformed(&'static str),

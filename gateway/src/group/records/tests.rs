@@ -133,7 +133,7 @@ fn a_batch_is_byte_for_byte_what_it_should_be() {
 fn batches_are_split_by_size_and_read_back() {
     let record = |n: usize| Record {
         key: Bytes::from(n.to_be_bytes().to_vec()),
-        value: (n % 3 != 0).then(|| Bytes::from(vec![n as u8; 40 * 1024])),
+        value: (!n.is_multiple_of(3)).then(|| Bytes::from(vec![n as u8; 40 * 1024])),
     };
     let mut records: Vec<Record> = (0..50).map(record).collect();
     records.push(Record { key: hex("ff"), value: Some(Bytes::from(vec![1; 700 * 1024])) });

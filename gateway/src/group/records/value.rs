@@ -13,22 +13,22 @@ const FLEXIBLE_SINCE: i16 = 4;
 
 /// The value of a committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetValue {
+pub(crate) struct OffsetValue {
     /// The offset of the next record to consume.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// The epoch of the last consumed record's owner; -1 if unknown.
-    pub leader_epoch: i32,
+    pub(crate) leader_epoch: i32,
     /// What the client wants to remember, opaque.
-    pub metadata: String,
+    pub(crate) metadata: String,
     /// When it was committed.
-    pub committed: Timestamp,
+    pub(crate) committed: Timestamp,
     /// When it shall be forgotten, if the commit said so (OffsetCommit versions 2 to 4).
-    pub expires: Option<Timestamp>,
+    pub(crate) expires: Option<Timestamp>,
 }
 
 impl OffsetValue {
     /// The value in Kafka's form: version 3, or 1 if the commit names its own expiry, which later versions cannot hold.
-    pub fn encode(&self) -> Result<Bytes, RecordError> {
+    pub(crate) fn encode(&self) -> Result<Bytes, RecordError> {
         let mut out = Writer::default();
         out.i16(if self.expires.is_some() { 1 } else { 3 });
         out.i64(self.offset);
@@ -44,7 +44,7 @@ impl OffsetValue {
     }
 
     /// Reads versions 0 to 4.
-    pub fn decode(bytes: Bytes) -> Result<Self, RecordError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, RecordError> {
         let mut fields = Reader::new(bytes);
         let version = version(&mut fields, "an offset commit value")?;
         let offset = fields.i64()?;
@@ -59,40 +59,40 @@ impl OffsetValue {
 
 /// The value of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMetadata {
+pub(crate) struct GroupMetadata {
     /// What the protocols are about.
-    pub protocol_type: String,
+    pub(crate) protocol_type: String,
     /// The generation.
-    pub generation: i32,
+    pub(crate) generation: i32,
     /// The chosen protocol; none while the group is empty.
-    pub protocol: Option<String>,
+    pub(crate) protocol: Option<String>,
     /// The leader's member id; none while the group is empty.
-    pub leader: Option<String>,
+    pub(crate) leader: Option<String>,
     /// When the group entered its state; [`Timestamp::NONE`] in old versions.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// The members.
-    pub members: Vec<MemberMetadata>,
+    pub(crate) members: Vec<MemberMetadata>,
 }
 
 /// One member in a group's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberMetadata {
+pub(crate) struct MemberMetadata {
     /// Its id.
-    pub member_id: String,
+    pub(crate) member_id: String,
     /// Its instance id, if it is static.
-    pub instance_id: Option<String>,
+    pub(crate) instance_id: Option<String>,
     /// The client's name for itself.
-    pub client_id: String,
+    pub(crate) client_id: String,
     /// Where it connects from.
-    pub client_host: String,
+    pub(crate) client_host: String,
     /// How long a rebalance waits for it.
-    pub rebalance_timeout: Duration,
+    pub(crate) rebalance_timeout: Duration,
     /// Silence for this long ends its membership.
-    pub session_timeout: Duration,
+    pub(crate) session_timeout: Duration,
     /// Its metadata for the chosen protocol.
-    pub subscription: Bytes,
+    pub(crate) subscription: Bytes,
     /// What the leader gave it.
-    pub assignment: Bytes,
+    pub(crate) assignment: Bytes,
 }
 
 /// The fewest bytes a member takes: four lengths of strings and bytes in the compact form, and two timeouts.
@@ -100,7 +100,7 @@ const LEAST_MEMBER: usize = 10;
 
 impl GroupMetadata {
     /// The value in Kafka's form, version 3.
-    pub fn encode(&self) -> Result<Bytes, RecordError> {
+    pub(crate) fn encode(&self) -> Result<Bytes, RecordError> {
         let mut out = Writer::default();
         out.i16(3);
         out.string(&self.protocol_type)?;
@@ -123,7 +123,7 @@ impl GroupMetadata {
     }
 
     /// Reads versions 0 to 4.
-    pub fn decode(bytes: Bytes) -> Result<Self, RecordError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, RecordError> {
         let mut fields = Reader::new(bytes);
         let version = version(&mut fields, "a group metadata value")?;
         let protocol_type = fields.string()?;

@@ -3,9 +3,9 @@
 use super::{
     super::{
         answer::{Responder, described, group_id, not_described},
-        coordinator::partition_of,
         error::GroupError,
         offsets::TopicPartition,
+        placement::partition_of,
         records::Record,
     },
     state::{Context, Done, Erasure, State},

@@ -115,8 +115,8 @@ impl State {
     pub(super) fn fetch(&self, responder: Responder, request: &OffsetFetchRequest) {
         let mut response = OffsetFetchResponse::default();
         if responder.version < 8 {
-            let asked = request.topics.as_ref();
-            let asked = asked.map(|all| all.iter().map(|t| (t.name.as_str(), t.partition_indexes.as_slice())).collect());
+            let asked = request.topics.as_deref();
+            let asked = asked.map(|all| all.iter().map(|t| (t.name.as_str(), &*t.partition_indexes)).collect());
             response.topics = self.fetched(request.group_id.as_str(), asked).into_iter().map(old_topic).collect();
             return responder.send(&response);
         }
@@ -124,13 +124,8 @@ impl State {
             let name = group.group_id.as_str();
             let result = OffsetFetchResponseGroup::default().with_group_id(group_id(name));
             response.groups.push(if self.is_ours(name) {
-                let asked = group.topics.as_ref();
-                let slices = |t: &'_ _| -> (String, Vec<i32>) {
-                    let t: &kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics = t;
-                    (t.name.to_string(), t.partition_indexes.clone())
-                };
-                let asked: Option<Vec<(String, Vec<i32>)>> = asked.map(|all| all.iter().map(slices).collect());
-                let asked = asked.as_ref().map(|all| all.iter().map(|(t, p)| (t.as_str(), p.as_slice())).collect());
+                let asked = group.topics.as_deref();
+                let asked = asked.map(|all| all.iter().map(|t| (t.name.as_str(), &*t.partition_indexes)).collect());
                 result.with_topics(self.fetched(name, asked).into_iter().map(new_topic).collect())
             } else {
                 result.with_error_code(GroupError::NotCoordinator.code())
@@ -153,9 +148,12 @@ impl State {
             };
             return asked.into_iter().map(one).collect();
         }
-        let mut all: Vec<(String, Vec<Fetched>)> = offsets.topics().map(|t| (t.to_owned(), Vec::new())).collect();
+        let mut all: Vec<(String, Vec<Fetched>)> = Vec::new();
         for (topic, partition, _) in offsets.iter() {
-            if let Some((_, found)) = all.iter_mut().find(|(name, _)| name == topic) {
+            if all.last().is_none_or(|(name, _)| name != topic) {
+                all.push((topic.to_owned(), Vec::new()));
+            }
+            if let Some((_, found)) = all.last_mut() {
                 found.push(look(topic, partition));
             }
         }

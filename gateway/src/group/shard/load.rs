@@ -187,8 +187,13 @@ async fn read(
     epoch: LeaderEpoch,
     offset: Offset,
 ) -> Result<FetchedPartition, LoadError> {
-    let wanted =
-        FetchPartition { partition, offset, max_bytes: READ_BYTES, current_epoch: Some(epoch), last_fetched_epoch: None };
+    let wanted = FetchPartition {
+        partition,
+        offset,
+        max_bytes: READ_BYTES,
+        current_epoch: Some(epoch),
+        last_fetched_epoch: None,
+    };
     let fetch = |max_wait| Fetch {
         partitions: vec![wanted.clone()],
         max_wait,

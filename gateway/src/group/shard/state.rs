@@ -12,10 +12,12 @@ use super::{
         metrics::CoordinatorMetrics,
         offsets::{GroupOffsets, TopicPartition},
         records::{GroupMetadata, OffsetValue, Record},
+        request::Request,
     },
-    commits::CommitAnswer,
     admin::EraseAnswer,
+    commits::CommitAnswer,
     load::Replayed,
+    task::Call,
 };
 use bytes::Bytes;
 use protocol::{cluster::ClusterSnapshot, service::coordinator::CoordinatorError, settings::BrokerSettings};
@@ -131,6 +133,29 @@ impl State {
         let gone = |topic: &str| ctx.snapshot.topic(topic).is_none();
         state.forget_topics(gone);
         state
+    }
+
+    /// Takes a request.
+    pub(super) fn call(&mut self, ctx: &Context, call: Call) {
+        let Call { request, responder, client, key } = call;
+        if !self.is_ours(&key) {
+            return responder.refuse(CoordinatorError::NotCoordinator(key));
+        }
+        match request {
+            Request::OffsetCommit(request) => self.commit(ctx, responder, &request),
+            Request::OffsetFetch(request) => self.fetch(responder, &request),
+            Request::Join(request) => self.join(ctx, responder, request, client),
+            Request::Heartbeat(request) => self.heartbeat(ctx, responder, &request),
+            Request::Leave(request) => self.leave(ctx, responder, &request),
+            Request::Sync(request) => self.sync(ctx, responder, request),
+            Request::Describe(request) => self.describe(responder, &request),
+            Request::Delete(request) => self.delete(responder, &request),
+            Request::OffsetDelete(request) => self.delete_offsets(responder, &request),
+            Request::List(_) => {
+                let reason = "groups are listed per node, not per group".into();
+                responder.refuse(CoordinatorError::Malformed { reason });
+            }
+        }
     }
 
     /// The group, which must exist or is made.

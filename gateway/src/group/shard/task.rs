@@ -7,7 +7,6 @@
 use super::{
     super::{
         answer::Responder,
-        coordinator::SnapshotPolicy,
         error::GroupError,
         machine::Now,
         metrics::CoordinatorMetrics,
@@ -16,6 +15,7 @@ use super::{
     },
     load::{self, LoadError, Replayed},
     membership::Client,
+    snapshot::{Size, SnapshotPolicy, Snapshots},
     state::{Context, Done, GroupReport, State, Write},
 };
 use crate::kafka::settings::LiveSettings;
@@ -42,8 +42,8 @@ const MAX_APPENDS: usize = 256;
 const APPEND_DEADLINE: Duration = Duration::from_secs(15);
 /// While loading takes no longer than this, requests wait for it instead of being told to come again.
 const LOAD_PATIENCE: Duration = Duration::from_millis(300);
-/// Between attempts to load.
-const LOAD_BACKOFF: Duration = Duration::from_millis(100);
+/// Between attempts to load; doubling from the first to the second if the log cannot be read.
+const LOAD_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long a stopping shard waits for its last appends.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of one append of a snapshot.
@@ -145,6 +145,7 @@ async fn wait_for_load(config: &ShardConfig, seat: &Seat, inbox: &mut mpsc::Rece
         })
     };
     let mut loading = attempt(Duration::ZERO);
+    let mut backoff = LOAD_BACKOFF.0;
     let patience = tokio::time::sleep(LOAD_PATIENCE);
     tokio::pin!(patience);
     let mut patient = true;
@@ -163,7 +164,10 @@ async fn wait_for_load(config: &ShardConfig, seat: &Seat, inbox: &mut mpsc::Rece
                 }
                 Err(problem) => {
                     refusal = report_failure(seat, &problem);
-                    loading = attempt(LOAD_BACKOFF);
+                    if !matches!(problem, LoadError::NotServed(_)) {
+                        backoff = (backoff * 2).min(LOAD_BACKOFF.1);
+                    }
+                    loading = attempt(backoff);
                 }
             },
             () = &mut patience, if patient => patient = false,
@@ -179,11 +183,14 @@ async fn wait_for_load(config: &ShardConfig, seat: &Seat, inbox: &mut mpsc::Rece
 fn report_failure(seat: &Seat, problem: &LoadError) -> CoordinatorError {
     let (partition, epoch) = (seat.partition, seat.epoch);
     match problem {
-        LoadError::NotServed(NotServed::Opening | NotServed::UnknownEpoch { .. }) => CoordinatorError::Loading,
+        LoadError::NotServed(NotServed::Opening | NotServed::UnknownEpoch { .. }) => {
+            tracing::debug!(%partition, %epoch, %problem, "group coordinator waits for its broker");
+            CoordinatorError::Loading
+        }
         LoadError::NotServed(
             NotServed::NotOwner { .. } | NotServed::FencedEpoch { .. } | NotServed::NoSuchPartition(_),
         ) => {
-            tracing::info!(%partition, %epoch, %problem, "group coordinator waits for the cluster view");
+            tracing::debug!(%partition, %epoch, %problem, "group coordinator waits for its broker");
             CoordinatorError::NotCoordinator(String::new())
         }
         LoadError::Unreadable(_) => {
@@ -220,17 +227,10 @@ struct Shard {
     seat: Seat,
     state: State,
     appends: FuturesOrdered<BoxFuture<'static, Ended>>,
-    /// Records and bytes in the log that a load would read.
-    tail: (u64, u64),
-    /// How large the tail may become.
-    limit: (u64, u64),
+    snapshots: Snapshots,
     /// The offset after the last acknowledged record.
     end: Offset,
-    /// Where the snapshot that is being written begins.
-    snapshot_start: Option<Offset>,
-    snapshot_failed: bool,
     trim: Option<BoxFuture<'static, ()>>,
-    keep_everything: bool,
     next_expiry: Duration,
 }
 
@@ -238,25 +238,13 @@ impl Shard {
     fn new(config: ShardConfig, seat: Seat, replayed: Replayed) -> Self {
         let context = context(&config);
         let next_expiry = context.now.monotonic.saturating_add(context.settings.offsets_retention_check);
-        let tail = (replayed.records, replayed.bytes);
-        let (end, keep_everything) = (replayed.end, replayed.has_unknown);
+        let tail = Size { records: replayed.records, bytes: replayed.bytes };
+        let snapshots = Snapshots::new(config.snapshots, tail, replayed.has_unknown);
+        let end = replayed.end;
         let place = (seat.partition.index, seat.partitions);
         let state = State::new(place, config.metrics.clone(), replayed, &context);
-        let limit = (config.snapshots.records, config.snapshots.bytes);
-        Self {
-            config,
-            seat,
-            state,
-            appends: FuturesOrdered::new(),
-            tail,
-            limit,
-            end,
-            snapshot_start: None,
-            snapshot_failed: false,
-            trim: None,
-            keep_everything,
-            next_expiry,
-        }
+        let appends = FuturesOrdered::new();
+        Self { config, seat, state, appends, snapshots, end, trim: None, next_expiry }
     }
 
     async fn serve(&mut self, inbox: &mut mpsc::Receiver<Message>) -> End {
@@ -315,7 +303,9 @@ impl Shard {
             Message::Call(call) => self.state.call(&context, *call),
             Message::List(request, reply) => drop(reply.send(self.state.list(&request))),
             Message::Report(reply) => drop(reply.send(self.state.report())),
-            Message::TopicsDeleted(names) => self.state.forget_topics(|topic| names.iter().any(|n| n.as_str() == topic)),
+            Message::TopicsDeleted(names) => {
+                self.state.forget_topics(|topic| names.iter().any(|n| n.as_str() == topic))
+            }
         }
     }
 
@@ -330,15 +320,22 @@ impl Shard {
         let batches = batch::encode(records, self.config.clock.wall());
         let (records, bytes) = (records.len() as u64, batches.len() as u64);
         if batches.is_empty() {
-            let nowhere = Appended { base_offset: self.end, log_append_time: None, log_start: self.end, epoch: self.seat.epoch };
-            self.appends.push_back(Box::pin(std::future::ready(Ended { purpose, records, bytes, outcome: Ok(nowhere) })));
+            let nowhere =
+                Appended { base_offset: self.end, log_append_time: None, log_start: self.end, epoch: self.seat.epoch };
+            self.appends.push_back(Box::pin(std::future::ready(Ended {
+                purpose,
+                records,
+                bytes,
+                outcome: Ok(nowhere),
+            })));
             return;
         }
         let answer = self.config.broker.append(self.append_of(batches));
         let (clock, seconds) = (Arc::clone(&self.config.clock), self.config.metrics.append.clone());
         let start = clock.monotonic();
         self.appends.push_back(Box::pin(async move {
-            let late = |_| AppendError::OutcomeUnknown { reason: format!("no answer within {} s", APPEND_DEADLINE.as_secs()) };
+            let late =
+                |_| AppendError::OutcomeUnknown { reason: format!("no answer within {} s", APPEND_DEADLINE.as_secs()) };
             let outcome = tokio::time::timeout(APPEND_DEADLINE, answer).await.map_err(late).and_then(|outcome| outcome);
             seconds.record(clock.monotonic().saturating_sub(start).as_secs_f64());
             Ended { purpose, records, bytes, outcome }
@@ -354,15 +351,17 @@ impl Shard {
         let Ended { purpose, records, bytes, outcome } = ended;
         let verdict = outcome.as_ref().map(|_| ()).map_err(judge);
         if let Ok(appended) = &outcome {
-            self.tail = (self.tail.0 + records, self.tail.1 + bytes);
+            self.snapshots.appended(Size { records, bytes });
             self.end = self.end.max(Offset(appended.base_offset.0 + records as i64));
         }
         match purpose {
             Purpose::State(done) => {
-                let result = verdict.as_ref().map(|()| ()).map_err(Verdict::error);
+                let result = verdict.map_err(|verdict| verdict.error());
                 self.state.written(&context(&self.config), done, result);
             }
-            Purpose::Snapshot { first, last } => self.snapshot_written(first, last, outcome.as_ref().ok()),
+            Purpose::Snapshot { first, last } => {
+                self.snapshot_written(first, last, outcome.as_ref().ok().map(|appended| appended.base_offset));
+            }
         }
         match verdict {
             Err(Verdict::Lost(_)) => Err(outcome.err().map(|e| e.to_string()).unwrap_or_default()),
@@ -381,19 +380,15 @@ impl Shard {
         drop(tokio::time::timeout(DRAIN, last).await);
     }
 
-    fn snapshot_is_due(&self) -> bool {
-        let (records, bytes) = self.tail;
-        let idle = self.snapshot_start.is_none() && self.trim.is_none();
-        idle && !self.keep_everything && (records >= self.limit.0 || bytes >= self.limit.1)
+    const fn snapshot_is_due(&self) -> bool {
+        self.snapshots.is_due() && self.trim.is_none()
     }
 
     /// Writes everything that lives once more at the end of the log, so that the part before can go. No append is under
     /// way, so the state is exactly what the log says.
     fn write_snapshot(&mut self) {
         let live = self.state.live_records();
-        self.snapshot_start = Some(self.end);
-        self.snapshot_failed = false;
-        self.tail = (0, 0);
+        self.snapshots.begin(self.end);
         let mut rest = live.as_slice();
         let mut first = true;
         loop {
@@ -413,27 +408,17 @@ impl Shard {
         }
     }
 
-    fn snapshot_written(&mut self, first: bool, last: bool, appended: Option<&Appended>) {
-        match appended {
-            Some(appended) if first => self.snapshot_start = Some(appended.base_offset),
-            Some(_) => {}
-            None => self.snapshot_failed = true,
-        }
-        if !last {
+    fn snapshot_written(&mut self, first: bool, last: bool, at: Option<Offset>) {
+        let Some(before) = self.snapshots.written(first, last, at) else {
+            if at.is_none() {
+                let partition = self.seat.partition;
+                tracing::warn!(%partition, "a snapshot of the groups was not written; the log stays as it is");
+            }
             return;
-        }
-        // What lives may be larger than the limit: a snapshot is worth it again when the log has doubled.
-        let (records, bytes) = self.tail;
-        let policy = self.config.snapshots;
-        self.limit = (policy.records.max(records.saturating_mul(2)), policy.bytes.max(bytes.saturating_mul(2)));
-        let Some(before) = self.snapshot_start.take() else { return };
-        if self.snapshot_failed {
-            tracing::warn!(partition = %self.seat.partition, "a snapshot of the groups was not written; the log stays as it is");
-            return;
-        }
+        };
         self.config.metrics.snapshots.increment(1);
         let partition = self.seat.partition;
-        tracing::info!(%partition, records, bytes, %before, "groups are rewritten; the log before is trimmed");
+        tracing::info!(%partition, %before, "groups are rewritten; the log before is trimmed");
         let delete = DeleteRecords { partition, before: Some(before), origin: Origin::Coordinator };
         let answer = self.config.broker.delete_records(delete);
         self.trim = Some(Box::pin(async move {
@@ -443,30 +428,6 @@ impl Shard {
                 Err(_) => tracing::warn!(%partition, "the log of the groups was not trimmed in time"),
             }
         }));
-    }
-}
-
-impl State {
-    fn call(&mut self, ctx: &Context, call: Call) {
-        let Call { request, responder, client, key } = call;
-        if !self.is_ours(&key) {
-            return responder.refuse(CoordinatorError::NotCoordinator(key));
-        }
-        match request {
-            Request::OffsetCommit(request) => self.commit(ctx, responder, &request),
-            Request::OffsetFetch(request) => self.fetch(responder, &request),
-            Request::Join(request) => self.join(ctx, responder, request, client),
-            Request::Heartbeat(request) => self.heartbeat(ctx, responder, &request),
-            Request::Leave(request) => self.leave(ctx, responder, &request),
-            Request::Sync(request) => self.sync(ctx, responder, request),
-            Request::Describe(request) => self.describe(responder, &request),
-            Request::Delete(request) => self.delete(responder, &request),
-            Request::OffsetDelete(request) => self.delete_offsets(responder, &request),
-            Request::List(_) => {
-                let reason = "groups are listed per node, not per group".into();
-                responder.refuse(CoordinatorError::Malformed { reason });
-            }
-        }
     }
 }
 
@@ -495,9 +456,9 @@ enum Verdict {
 }
 
 impl Verdict {
-    const fn error(&self) -> GroupError {
+    const fn error(self) -> GroupError {
         match self {
-            Self::Refused(error) | Self::Lost(error) => *error,
+            Self::Refused(error) | Self::Lost(error) => error,
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::kafka::{
 use kafka_protocol::{
     ResponseError,
     messages::{
-        CreatePartitionsRequest, CreatePartitionsResponse, TopicName,
-        create_partitions_request::CreatePartitionsTopic, create_partitions_response::CreatePartitionsTopicResult,
+        CreatePartitionsRequest, CreatePartitionsResponse, TopicName, create_partitions_request::CreatePartitionsTopic,
+        create_partitions_response::CreatePartitionsTopicResult,
     },
 };
 use protocol::{

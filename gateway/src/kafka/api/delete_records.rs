@@ -30,7 +30,8 @@ pub(crate) fn handle(request: Request) -> Handled {
     let snapshot = call.shared.view.snapshot();
     let mut topics: ByTopic<Offset, DeleteRecordsError> = Vec::new();
     for topic in message.topics {
-        let made = topic.partitions.iter().map(|p| (p.partition_index, delete(&call, &snapshot, topic.name.as_str(), p)));
+        let made =
+            topic.partitions.iter().map(|p| (p.partition_index, delete(&call, &snapshot, topic.name.as_str(), p)));
         let made = made.collect();
         topics.push((topic.name, made));
     }

@@ -49,7 +49,8 @@ pub(crate) fn handle(request: Request) -> Handled {
             let wanted = resource.configuration_keys.filter(|keys| !keys.is_empty());
             let is_wanted = |name: &str| wanted.as_ref().is_none_or(|keys| keys.iter().any(|key| key.as_str() == name));
             let entries = outcome.unwrap_or_default().into_iter().filter(|entry| is_wanted(&entry.name));
-            let entries = entries.map(|e| setting(e, synonyms, documentation && answering.version >= DOCUMENTATION_SINCE));
+            let entries =
+                entries.map(|e| setting(e, synonyms, documentation && answering.version >= DOCUMENTATION_SINCE));
             let result = DescribeConfigsResult::default()
                 .with_error_code(code)
                 .with_error_message(text)
@@ -64,9 +65,11 @@ pub(crate) fn handle(request: Request) -> Handled {
 fn describe(call: &Call, resource: &DescribeConfigsResource) -> Made<Vec<ConfigEntry>, AdminError> {
     let resource = self::resource(resource.resource_type, &resource.resource_name)?;
     let broker = match resource {
-        ConfigResource::Node(Some(node)) if node != call.shared.node => call.shared.nodes.broker(node).ok_or_else(|| {
-            Failure::new(ResponseError::InvalidRequest, format!("there is no broker {node}"))
-        })?,
+        ConfigResource::Node(Some(node)) if node != call.shared.node => call
+            .shared
+            .nodes
+            .broker(node)
+            .ok_or_else(|| Failure::new(ResponseError::InvalidRequest, format!("there is no broker {node}")))?,
         ConfigResource::Topic(_) | ConfigResource::Node(_) => call.shared.local_broker()?,
     };
     Ok(broker.describe_config(DescribeConfig { resource }))
@@ -109,7 +112,8 @@ fn setting(entry: ConfigEntry, synonyms: bool, documentation: bool) -> DescribeC
     let secret = entry.kind == PASSWORD;
     let value = |value: Option<String>| value.filter(|_| !secret).map(StrBytes::from_string);
     let synonym = |(name, held, from): (String, Option<String>, ConfigSource)| {
-        let synonym = DescribeConfigsSynonym::default().with_name(StrBytes::from_string(name)).with_source(source(from));
+        let synonym =
+            DescribeConfigsSynonym::default().with_name(StrBytes::from_string(name)).with_source(source(from));
         synonym.with_value(value(held))
     };
     let synonyms = entry.synonyms.into_iter().filter(|_| synonyms).map(synonym).collect();

@@ -29,6 +29,9 @@ const TOPIC_IDS_SINCE: i16 = 13;
 /// The first version whose answer says where new leaders are (KIP-951).
 const ENDPOINTS_SINCE: i16 = 16;
 
+/// The longest a fetch is parked, whatever the client asks for: its connection is not read meanwhile if more fetches wait.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
 /// A fetch on the way to one broker: which partitions of the request it serves, by position over all topics.
 struct Leg {
     node: NodeId,
@@ -76,8 +79,11 @@ fn route(
     position: usize,
     legs: &mut Vec<Leg>,
 ) -> Result<(), Failure> {
-    let reference =
-        if call.version >= TOPIC_IDS_SINCE { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(topic.topic.as_str()) };
+    let reference = if call.version >= TOPIC_IDS_SINCE {
+        TopicRef::Id(topic.topic_id)
+    } else {
+        TopicRef::Name(topic.topic.as_str())
+    };
     let (id, node) = call.shared.locate(snapshot, reference, partition.partition)?;
     let epoch = |epoch: i32| (epoch >= 0).then_some(LeaderEpoch(epoch));
     let ask = FetchPartition {
@@ -107,7 +113,7 @@ fn legs_to_fetches(
     let settings = call.shared.settings.current();
     let asked = u32::try_from(message.max_bytes).unwrap_or(0).min(settings.fetch_max_bytes);
     let max_bytes = u32::try_from(call.shared.budget.fetch_allowance(asked as usize)).unwrap_or(asked);
-    let wait = Duration::from_millis(u64::try_from(message.max_wait_ms).unwrap_or(0));
+    let wait = Duration::from_millis(u64::try_from(message.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
     let max_wait = if failed { Duration::ZERO } else { wait };
     let min_bytes = u32::try_from(message.min_bytes).unwrap_or(0).min(max_bytes);
     let isolation = if message.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };

@@ -169,8 +169,9 @@ fn list_all(call: &Call, asked: Vec<Asked>) -> Reply {
                     }
                     Err(problem) => Failure::new(ResponseError::UnknownServerError, problem.to_string()),
                 },
-                Err(failure) => failure
-                    .unwrap_or_else(|| Failure::new(ResponseError::InvalidRequest, "a coordinator refused the request")),
+                Err(failure) => failure.unwrap_or_else(|| {
+                    Failure::new(ResponseError::InvalidRequest, "a coordinator refused the request")
+                }),
             };
             // What the others answered is listed all the same; the error says that it is not everything.
             list.error_code = answering.code(&failure);

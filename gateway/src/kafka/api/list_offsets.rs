@@ -82,12 +82,9 @@ fn look_up(
     Ok(broker.list_offset(ListOffset { partition: id, spec, isolation, current_epoch }))
 }
 
-fn partition_response(
-    call: &Call,
-    index: i32,
-    outcome: Result<ListedOffset, Failure>,
-) -> ListOffsetsPartitionResponse {
-    let response = ListOffsetsPartitionResponse::default().with_partition_index(index).with_offset(-1).with_timestamp(-1);
+fn partition_response(call: &Call, index: i32, outcome: Result<ListedOffset, Failure>) -> ListOffsetsPartitionResponse {
+    let response =
+        ListOffsetsPartitionResponse::default().with_partition_index(index).with_offset(-1).with_timestamp(-1);
     match outcome {
         Ok(found) => {
             let response = response.with_offset(found.offset.map_or(-1, |o| o.0)).with_timestamp(found.timestamp.0);

@@ -128,7 +128,12 @@ fn answer(
     response.with_name(name).with_topic_authorized_operations(operations.topics)
 }
 
-fn described(call: &Call, snapshot: &ClusterSnapshot, topic: &Arc<Topic>, operations: &Operations) -> MetadataResponseTopic {
+fn described(
+    call: &Call,
+    snapshot: &ClusterSnapshot,
+    topic: &Arc<Topic>,
+    operations: &Operations,
+) -> MetadataResponseTopic {
     let name = KafkaTopicName(StrBytes::from_string(topic.record.name.as_str().to_owned()));
     let partitions = (0..topic.record.partitions).map(|index| partition(cluster::placement(snapshot, topic, index)));
     let id = if call.version >= TOPIC_IDS_SINCE { topic.record.id.0 } else { Uuid::nil() };
@@ -167,7 +172,11 @@ fn response(
         .with_cluster_id(Some(cluster::cluster_id(snapshot)))
         .with_controller_id(cluster::controller(&call.shared, snapshot))
         .with_topics(topics);
-    if (8..=10).contains(&call.version) { response.with_cluster_authorized_operations(operations.cluster) } else { response }
+    if (8..=10).contains(&call.version) {
+        response.with_cluster_authorized_operations(operations.cluster)
+    } else {
+        response
+    }
 }
 
 /// How long an administrative request waits for the view to show its effect: as long as its client does, within reason.

@@ -53,11 +53,8 @@ pub(crate) fn handle(request: Request) -> Handled {
     let snapshot = call.shared.view.snapshot();
     let silent = message.acks == 0;
     let patience = Duration::from_millis(u64::try_from(message.timeout_ms).unwrap_or(0)).max(MIN_TIMEOUT);
-    let started: Vec<StartedTopic> = message
-        .topic_data
-        .into_iter()
-        .map(|topic| start_topic(&call, &snapshot, topic, refusal.as_ref()))
-        .collect();
+    let started: Vec<StartedTopic> =
+        message.topic_data.into_iter().map(|topic| start_topic(&call, &snapshot, topic, refusal.as_ref())).collect();
     if silent {
         return Ok(Box::pin(answer_nothing(call, started, patience)));
     }
@@ -74,9 +71,17 @@ fn refuse_all(message: &ProduceRequest) -> Option<Failure> {
     message.transactional_id.as_ref().map(|_| AppendError::TransactionsUnsupported.into())
 }
 
-fn start_topic(call: &Call, snapshot: &ClusterSnapshot, topic: TopicProduceData, refusal: Option<&Failure>) -> StartedTopic {
-    let reference =
-        if call.version >= TOPIC_IDS_SINCE { TopicRef::Id(topic.topic_id) } else { TopicRef::Name(topic.name.as_str()) };
+fn start_topic(
+    call: &Call,
+    snapshot: &ClusterSnapshot,
+    topic: TopicProduceData,
+    refusal: Option<&Failure>,
+) -> StartedTopic {
+    let reference = if call.version >= TOPIC_IDS_SINCE {
+        TopicRef::Id(topic.topic_id)
+    } else {
+        TopicRef::Name(topic.name.as_str())
+    };
     let start = |index: i32, records: Option<Bytes>| match refusal {
         Some(failure) => Err(failure.clone()),
         None => append(call, snapshot, reference, index, records),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 /// Kafka documents, so that builder and reader cannot agree on something else.
 const GOLDEN: &str = "\
     000000000000000000000046ffffffff024ebe6e310000000000010000018bcfe568000000018bcfe56805\
-    00000000000000070002000000290000000\
-    20e0000000102610018000a02026b02620202680278";
+    000000000000000700020000002900000002\
+    0e0000000102610018000a02026b02620202680278";
 
 fn golden() -> Vec<u8> {
     (0..GOLDEN.len()).step_by(2).map(|i| u8::from_str_radix(&GOLDEN[i..i + 2], 16).expect("hex")).collect()
@@ -24,7 +24,10 @@ fn every_field_stands_where_kafka_puts_it() {
     assert_eq!((batch.base_offset(), batch.last_offset(), batch.span()), (Offset(0), Offset(1), 2));
     assert_eq!(batch.leader_epoch(), LeaderEpoch(-1));
     assert_eq!((batch.producer_id(), batch.producer_epoch(), batch.base_sequence()), (7, 2, 0x29));
-    assert_eq!((batch.first_timestamp(), batch.max_timestamp()), (Timestamp(1_700_000_000_000), Timestamp(1_700_000_000_005)));
+    assert_eq!(
+        (batch.first_timestamp(), batch.max_timestamp()),
+        (Timestamp(1_700_000_000_000), Timestamp(1_700_000_000_005))
+    );
     assert_eq!((batch.record_count(), batch.codec()), (2, Ok(Codec::None)));
     assert!(!batch.is_append_time() && !batch.is_control() && !batch.is_transactional());
     let built = BatchBuilder::new()

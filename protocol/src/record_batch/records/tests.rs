@@ -136,7 +136,10 @@ fn bombs_end_at_the_limit() {
         let bomb: Bytes = batches::compress(codec, &zeros).into();
         let limit = 1 << 20;
         let refused = decompress(codec, bomb.clone(), limit);
-        assert!(matches!(refused, Err(RecordsError::Decompress { ref reason, .. }) if reason.contains("more than")), "{codec:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(RecordsError::Decompress { ref reason, .. }) if reason.contains("more than")),
+            "{codec:?}: {refused:?}"
+        );
         assert_eq!(decompress(codec, bomb, zeros.len()).map(|b| b.len()), Ok(zeros.len()), "{codec:?}");
     }
 }

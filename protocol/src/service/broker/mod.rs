@@ -12,8 +12,7 @@ pub use admin::{
 pub use append::{Append, AppendError, Appended, Origin};
 pub use fetch::{Fetch, FetchError, FetchPartition, Fetched, FetchedPartition, Isolation};
 pub use offsets::{
-    DeleteRecords, DeleteRecordsError, EpochEnd, EpochEndOffset, ListOffset, ListOffsetsError, ListedOffset,
-    OffsetSpec,
+    DeleteRecords, DeleteRecordsError, EpochEnd, EpochEndOffset, ListOffset, ListOffsetsError, ListedOffset, OffsetSpec,
 };
 
 use super::Answer;

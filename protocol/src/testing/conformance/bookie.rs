@@ -170,7 +170,11 @@ async fn runs_are_dense_and_bounded(desk: &Desk) {
     assert_eq!(desk.ids(ReadEntries { max_count: 2, ..desk.reading(1) }).await, [1, 2]);
     let size = desk.entry(0, b"payload 000").bytes().len() as u32;
     assert_eq!(desk.ids(ReadEntries { max_bytes: 2 * size, ..desk.reading(0) }).await, [0, 1]);
-    assert_eq!(desk.ids(ReadEntries { max_bytes: 1, ..desk.reading(2) }).await, [2], "the first comes whatever its size");
+    assert_eq!(
+        desk.ids(ReadEntries { max_bytes: 1, ..desk.reading(2) }).await,
+        [2],
+        "the first comes whatever its size"
+    );
 }
 
 async fn absence_is_told_apart(desk: &Desk) {
@@ -301,7 +305,11 @@ async fn waiting_ends(desk: &Desk) {
     let waiting = desk.waiting(0, Duration::from_secs(25));
     desk.confirm(1).await.expect("confirms");
     assert_eq!(within("wait", waiting).await, Ok(Lac::from_count(1)), "as soon as it is higher");
-    assert_eq!(within("wait", desk.waiting(0, Duration::from_secs(25))).await, Ok(Lac::from_count(1)), "or already was");
+    assert_eq!(
+        within("wait", desk.waiting(0, Duration::from_secs(25))).await,
+        Ok(Lac::from_count(1)),
+        "or already was"
+    );
 }
 
 async fn calls_take_effect_in_call_order(desk: &Desk) {

@@ -4,8 +4,8 @@ use super::{until, within};
 use crate::{
     id::{Revision, SessionId},
     service::metadata::{
-        Change, Condition, Consistency, MAX_KEY, MAX_SCAN, MAX_TRANSACTION, MAX_VALUE, MetadataError,
-        MetadataService, Operation, Outcome, RequestId, Scan, Transaction, Versioned, WatchEvent, WatchStream,
+        Change, Condition, Consistency, MAX_KEY, MAX_SCAN, MAX_TRANSACTION, MAX_VALUE, MetadataError, MetadataService,
+        Operation, Outcome, RequestId, Scan, Transaction, Versioned, WatchEvent, WatchStream,
     },
 };
 use bytes::Bytes;

@@ -41,3 +41,6 @@ async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> 
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

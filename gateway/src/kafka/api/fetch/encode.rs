@@ -1,6 +1,9 @@
 //! The Fetch response, versions 4 to 18, written by hand: what stands around the records is encoded into small pieces, the
 //! records stay the slices they are. Byte for byte what the message crate would encode, which the tests check.
 
+#[cfg(test)]
+mod tests;
+
 use crate::kafka::cluster::Broker;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::TopicName;
@@ -102,7 +105,11 @@ impl Writer {
             self.head.put_i64(log_start);
         }
         // Aborted transactions: none, or null where they were not asked for.
-        if committed { self.length(0) } else { self.null_array() }
+        if committed {
+            self.length(0)
+        } else {
+            self.null_array()
+        }
         if self.version >= 11 {
             self.head.put_i32(-1);
         }

@@ -5,9 +5,9 @@ use crate::kafka::error::Failure;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-        OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
-        OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
+        HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+        LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+        OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_response::{OffsetFetchResponsePartition, OffsetFetchResponseTopic},
     },
@@ -32,7 +32,8 @@ impl Refuse for OffsetCommitRequest {
     fn refuse(&self, failure: &Failure, _version: i16) -> OffsetCommitResponse {
         let code = failure.error.code();
         let topics = self.topics.iter().map(|topic| {
-            let partition = |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
+            let partition =
+                |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
             let partitions = topic.partitions.iter().map(|p| partition(p.partition_index)).collect();
             OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
         });

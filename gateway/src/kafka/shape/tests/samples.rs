@@ -1,18 +1,18 @@
 //! Requests as the message crate encodes them: with nothing in them, and with something in every field the version has.
 
 use crate::kafka::message;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         ApiKey, ApiVersionsRequest, DeleteGroupsRequest, DescribeClusterRequest, DescribeGroupsRequest,
         DescribeTopicPartitionsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest,
         JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
-        OffsetDeleteRequest, OffsetFetchRequest, RequestKind, SyncGroupRequest, TopicName, TransactionalId,
-        describe_topic_partitions_request as describe_topics, join_group_request as join,
-        leave_group_request as leave, metadata_request as metadata, offset_commit_request as commit,
-        offset_delete_request as offset_delete, offset_fetch_request as offset_fetch, sync_group_request as sync,
+        OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, TopicName, TransactionalId,
+        describe_topic_partitions_request as describe_topics, join_group_request as join, leave_group_request as leave,
+        metadata_request as metadata, offset_commit_request as commit, offset_delete_request as offset_delete,
+        offset_fetch_request as offset_fetch, sync_group_request as sync,
     },
-    protocol::{Encodable, StrBytes},
+    protocol::{Decodable, Encodable, Request, StrBytes},
 };
 use uuid::Uuid;
 
@@ -36,37 +36,58 @@ fn body<M: Encodable>(message: M, version: i16) -> Bytes {
     message::encode(&message, version).expect("a sample of this version")
 }
 
-/// A request with nothing in it.
-pub(in super::super) fn empty(key: ApiKey, version: i16) -> Bytes {
-    // A default request is what the decoder makes of a body of zeros; the crate's own defaults encode without loss.
-    let kind = match key {
-        ApiKey::Metadata => RequestKind::Metadata(MetadataRequest::default()),
-        ApiKey::ApiVersions => RequestKind::ApiVersions(ApiVersionsRequest::default()),
-        ApiKey::Heartbeat => RequestKind::Heartbeat(HeartbeatRequest::default()),
-        ApiKey::ListGroups => RequestKind::ListGroups(ListGroupsRequest::default()),
-        ApiKey::DescribeGroups => RequestKind::DescribeGroups(DescribeGroupsRequest::default()),
-        ApiKey::DeleteGroups => RequestKind::DeleteGroups(DeleteGroupsRequest::default()),
-        ApiKey::JoinGroup => RequestKind::JoinGroup(JoinGroupRequest::default()),
-        ApiKey::SyncGroup => RequestKind::SyncGroup(SyncGroupRequest::default()),
-        ApiKey::LeaveGroup => RequestKind::LeaveGroup(LeaveGroupRequest::default()),
-        ApiKey::OffsetCommit => RequestKind::OffsetCommit(OffsetCommitRequest::default()),
-        ApiKey::OffsetFetch => RequestKind::OffsetFetch(OffsetFetchRequest::default()),
-        ApiKey::OffsetDelete => RequestKind::OffsetDelete(OffsetDeleteRequest::default()),
-        ApiKey::FindCoordinator => RequestKind::FindCoordinator(FindCoordinatorRequest::default()),
-        ApiKey::InitProducerId => RequestKind::InitProducerId(InitProducerIdRequest::default()),
-        ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),
-        ApiKey::DescribeTopicPartitions => {
-            RequestKind::DescribeTopicPartitions(DescribeTopicPartitionsRequest::default())
+/// Defines what is the same for every API: its default request, and decoding it without the guard.
+macro_rules! requests {
+    ($($api:ident => $request:ident),* $(,)?) => {
+        /// A request with nothing in it.
+        pub(in crate::kafka) fn empty(key: ApiKey, version: i16) -> Bytes {
+            match key {
+                $(ApiKey::$api => body(kafka_protocol::messages::$request::default(), version),)*
+                other => panic!("no sample of {other:?}"),
+            }
         }
-        _ => return data::empty(key, version),
+
+        /// What the message crate says to a body, without the guard.
+        pub(in crate::kafka) fn decode(key: ApiKey, version: i16, body: &[u8]) -> Result<(), String> {
+            let mut body = Bytes::copy_from_slice(body);
+            let result = match key {
+                $(ApiKey::$api => kafka_protocol::messages::$request::decode(&mut body, version).map(drop),)*
+                other => panic!("no sample of {other:?}"),
+            };
+            result.map_err(|problem| problem.to_string())
+        }
+
+        /// Checks that a body is a response of an API and version, and nothing more.
+        pub(in crate::kafka) fn check_response(key: ApiKey, version: i16, mut body: Bytes) -> Result<(), String> {
+            let result = match key {
+                $(ApiKey::$api => {
+                    <kafka_protocol::messages::$request as Request>::Response::decode(&mut body, version).map(drop)
+                })*
+                other => panic!("no sample of {other:?}"),
+            };
+            result.map_err(|problem| problem.to_string())?;
+            if body.is_empty() { Ok(()) } else { Err(format!("{} bytes are left over", body.len())) }
+        }
     };
-    let mut buffer = BytesMut::new();
-    kind.encode(&mut buffer, version).expect("a default request of this version");
-    buffer.freeze()
+}
+
+requests! {
+    Produce => ProduceRequest, Fetch => FetchRequest, ListOffsets => ListOffsetsRequest, Metadata => MetadataRequest,
+    OffsetCommit => OffsetCommitRequest, OffsetFetch => OffsetFetchRequest, FindCoordinator => FindCoordinatorRequest,
+    JoinGroup => JoinGroupRequest, Heartbeat => HeartbeatRequest, LeaveGroup => LeaveGroupRequest,
+    SyncGroup => SyncGroupRequest, DescribeGroups => DescribeGroupsRequest, ListGroups => ListGroupsRequest,
+    ApiVersions => ApiVersionsRequest, CreateTopics => CreateTopicsRequest, DeleteTopics => DeleteTopicsRequest,
+    DeleteRecords => DeleteRecordsRequest, InitProducerId => InitProducerIdRequest,
+    OffsetForLeaderEpoch => OffsetForLeaderEpochRequest, DescribeConfigs => DescribeConfigsRequest,
+    AlterConfigs => AlterConfigsRequest, DescribeLogDirs => DescribeLogDirsRequest,
+    CreatePartitions => CreatePartitionsRequest, DeleteGroups => DeleteGroupsRequest,
+    IncrementalAlterConfigs => IncrementalAlterConfigsRequest,
+    ListPartitionReassignments => ListPartitionReassignmentsRequest, OffsetDelete => OffsetDeleteRequest,
+    DescribeCluster => DescribeClusterRequest, DescribeTopicPartitions => DescribeTopicPartitionsRequest,
 }
 
 /// A request with something in every field.
-pub(in super::super) fn filled(key: ApiKey, version: i16) -> Bytes {
+pub(in crate::kafka) fn filled(key: ApiKey, version: i16) -> Bytes {
     match key {
         ApiKey::Metadata => metadata(version),
         ApiKey::ApiVersions => {

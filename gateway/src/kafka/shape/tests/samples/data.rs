@@ -5,32 +5,14 @@ use bytes::Bytes;
 use kafka_protocol::messages::{
     AlterConfigsRequest, ApiKey, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
     DeleteTopicsRequest, DescribeConfigsRequest, DescribeLogDirsRequest, FetchRequest, IncrementalAlterConfigsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, OffsetForLeaderEpochRequest, ProduceRequest, TransactionalId,
-    alter_configs_request as alter, create_partitions_request as grow, create_topics_request as create,
-    delete_records_request as trim, delete_topics_request as delete, describe_configs_request as describe,
-    describe_log_dirs_request as log_dirs, fetch_request as fetch, incremental_alter_configs_request as change,
-    list_offsets_request as offsets, list_partition_reassignments_request as moves,
-    offset_for_leader_epoch_request as epochs, produce_request as produce,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    TransactionalId, alter_configs_request as alter, create_partitions_request as grow,
+    create_topics_request as create, delete_records_request as trim, delete_topics_request as delete,
+    describe_configs_request as describe, describe_log_dirs_request as log_dirs, fetch_request as fetch,
+    incremental_alter_configs_request as change, list_offsets_request as offsets,
+    list_partition_reassignments_request as moves, offset_for_leader_epoch_request as epochs,
+    produce_request as produce,
 };
-
-pub(super) fn empty(key: ApiKey, version: i16) -> Bytes {
-    match key {
-        ApiKey::Produce => body(ProduceRequest::default(), version),
-        ApiKey::Fetch => body(FetchRequest::default(), version),
-        ApiKey::ListOffsets => body(ListOffsetsRequest::default(), version),
-        ApiKey::OffsetForLeaderEpoch => body(OffsetForLeaderEpochRequest::default(), version),
-        ApiKey::CreateTopics => body(CreateTopicsRequest::default(), version),
-        ApiKey::DeleteTopics => body(DeleteTopicsRequest::default(), version),
-        ApiKey::DeleteRecords => body(DeleteRecordsRequest::default(), version),
-        ApiKey::CreatePartitions => body(CreatePartitionsRequest::default(), version),
-        ApiKey::DescribeConfigs => body(DescribeConfigsRequest::default(), version),
-        ApiKey::AlterConfigs => body(AlterConfigsRequest::default(), version),
-        ApiKey::IncrementalAlterConfigs => body(IncrementalAlterConfigsRequest::default(), version),
-        ApiKey::DescribeLogDirs => body(DescribeLogDirsRequest::default(), version),
-        ApiKey::ListPartitionReassignments => body(ListPartitionReassignmentsRequest::default(), version),
-        other => panic!("no sample of {other:?}"),
-    }
-}
 
 pub(super) fn filled(key: ApiKey, version: i16) -> Bytes {
     match key {

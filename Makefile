@@ -1,0 +1,47 @@
+# Magnetar: what people type. `make` alone lists it. Everything is built in one profile (release), into one directory
+# outside of this clone, so that RocksDB is compiled once per machine.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/magnetar
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Where rustup puts cargo, for shells that have not been restarted since.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+MAGNETAR := $(CARGO_TARGET_DIR)/release/magnetar
+
+.PHONY: help run build test check fmt bench prerequisites install
+
+help: ## this list
+	@echo "make targets:"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+	@echo
+	@echo "  make run ARGS='--set num.partitions=4'    flags of: magnetar standalone --help"
+	@echo "  make test ARGS='settings'                 only the tests whose name holds this"
+
+prerequisites: ## install what the build needs and this machine lacks
+	@.ci/prerequisites
+
+build: prerequisites ## build the program
+	@cargo build --release --locked
+
+run: build ## start a server on localhost:9092 that keeps its data
+	@exec $(MAGNETAR) standalone $(ARGS)
+
+test: prerequisites ## run every test
+	@cargo test --release --locked --workspace -- $(ARGS)
+
+check: prerequisites ## rustfmt and clippy, as strict as the gate
+	@cargo fmt --all --check
+	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+fmt: ## let rustfmt write
+	@cargo fmt --all
+
+install: build ## put the program into ~/.local/bin
+	@install -D $(MAGNETAR) $(HOME)/.local/bin/magnetar
+	@echo "installed $(HOME)/.local/bin/magnetar"
+
+bench: build ## measure a server of its own on this disk, beside the bare disk
+	@MAGNETAR=$(MAGNETAR) tests/bench.sh $(ARGS)

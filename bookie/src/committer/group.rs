@@ -1,0 +1,223 @@
+//! One group commit: commands in, one batch, answers out. Owns the order of the two: judged in call order, stored once,
+//! answered after that.
+
+use super::{Command, Fenced, Shared, Then, store};
+use crate::{
+    ledger::{Add, Ledger, Placement},
+    store::{Batch, StoreError, Write},
+};
+use protocol::{
+    id::{Lac, LedgerId, LedgerKey},
+    ledger::entry::SealedEntry,
+    service::{
+        Reply,
+        bookie::{AddEntry, BookieError},
+    },
+};
+use std::time::Duration;
+
+/// An answer that waits for the sync.
+enum Pending {
+    Add { called: Duration, bytes: usize, reply: Reply<(), BookieError> },
+    Fence { fenced: Fenced, then: Then<Fenced> },
+    Delete { ledger: LedgerId, then: Then<()> },
+    Look { ledger: Ledger, then: Then<Ledger> },
+}
+
+/// Commands that are stored together.
+pub(super) struct Group<'a> {
+    shared: &'a Shared,
+    batch: Batch,
+    pending: Vec<Pending>,
+    /// Whether something in it must be durable before it is answered.
+    must_sync: bool,
+}
+
+impl<'a> Group<'a> {
+    pub(super) const fn new(shared: &'a Shared) -> Self {
+        let batch = Batch { writes: Vec::new(), bytes: 0 };
+        Self { shared, batch, pending: Vec::new(), must_sync: false }
+    }
+
+    /// Judges a command. What is refused is answered at once, for nothing of it is stored.
+    pub(super) fn take(&mut self, command: Command) {
+        if !matches!(command, Command::Look { .. })
+            && let Err(problem) = self.shared.health.check_store()
+        {
+            if matches!(command, Command::Add { .. }) {
+                self.shared.metrics.add_failures.increment(1);
+            }
+            return command.refuse(problem);
+        }
+        match command {
+            Command::Add { add, called, reply } => match self.add(&add) {
+                Ok(()) => self.pending.push(Pending::Add { called, bytes: add.entry.bytes().len(), reply }),
+                Err(problem) => {
+                    self.shared.metrics.add_failures.increment(1);
+                    reply.send(Err(problem));
+                }
+            },
+            Command::Fence { ledger, key, then } => match self.fence(ledger, key) {
+                Ok(fenced) => self.pending.push(Pending::Fence { fenced, then }),
+                Err(problem) => then(Err(problem)),
+            },
+            Command::Confirm { ledger, key, lac, reply } => reply.send(self.confirm(ledger, key, lac)),
+            Command::Delete { ledger, then } => match self.delete(ledger) {
+                Ok(()) => self.pending.push(Pending::Delete { ledger, then }),
+                Err(problem) => then(Err(problem)),
+            },
+            Command::Look { ledger, then } => match self.with(ledger, |ledger| (ledger.clone(), false)) {
+                Ok(ledger) => self.pending.push(Pending::Look { ledger, then }),
+                Err(problem) => then(Err(problem)),
+            },
+        }
+    }
+
+    /// Stores the batch, then answers.
+    pub(super) fn commit(mut self) {
+        let stored = if self.must_sync {
+            self.take_records();
+            store(self.shared, &self.batch)
+        } else {
+            Ok(())
+        };
+        if stored.is_ok() {
+            self.shared.tail.extend(self.batch.entries());
+        }
+        for pending in std::mem::take(&mut self.pending) {
+            self.answer(pending, stored.clone());
+        }
+        if stored.is_ok() {
+            // One rise per entry of a ledger that somebody waits for; the last one is the highest.
+            self.batch.entries().for_each(|e| self.shared.confirmations.raise(e.ledger(), e.lac()));
+        }
+    }
+
+    /// Stores the records that no batch has carried yet; the last act of the committer.
+    pub(super) fn commit_rest(mut self) {
+        self.take_records();
+        if !self.batch.is_empty() && self.shared.health.check_store().is_ok() {
+            // Whoever told them was not promised that they are durable.
+            drop(store(self.shared, &self.batch));
+        }
+    }
+
+    fn take_records(&mut self) {
+        let records = self.shared.ledgers.lock().take_unsaved();
+        records.into_iter().for_each(|(id, record)| self.batch.push(Write::Ledger(id, record)));
+    }
+
+    fn answer(&self, pending: Pending, stored: Result<(), BookieError>) {
+        let metrics = &self.shared.metrics;
+        match pending {
+            Pending::Add { called, bytes, reply } => {
+                if stored.is_ok() {
+                    metrics.adds.increment(1);
+                    metrics.written.increment(bytes as u64);
+                    metrics.add_latency.record(self.shared.clock.monotonic().saturating_sub(called));
+                } else {
+                    metrics.add_failures.increment(1);
+                }
+                reply.send(stored);
+            }
+            Pending::Fence { fenced, then } => {
+                metrics.fences.increment(u64::from(stored.is_ok()));
+                then(stored.map(|()| fenced));
+            }
+            Pending::Delete { ledger, then } => {
+                metrics.deletes.increment(u64::from(stored.is_ok()));
+                self.shared.tail.forget(ledger);
+                self.shared.confirmations.end(ledger);
+                then(stored);
+            }
+            // Nothing was to be stored; whether absence may be claimed is for the asker to judge.
+            Pending::Look { ledger, then } => then(Ok(ledger)),
+        }
+    }
+
+    /// Runs on a ledger, loading it first if needed. `work` says whether its record has changed.
+    fn with<T>(&self, id: LedgerId, work: impl FnOnce(&mut Ledger) -> (T, bool)) -> Result<T, BookieError> {
+        // This thread alone puts ledgers in and takes them out, so what is absent stays absent while it is loaded.
+        let loaded = self.shared.ledgers.lock().get(id).is_some();
+        if !loaded {
+            let ledger = self.shared.restore(id).map_err(unknown)?;
+            self.shared.ledgers.lock().insert(id, ledger);
+        }
+        let mut ledgers = self.shared.ledgers.lock();
+        let ledger = ledgers.get_mut(id).expect("the ledger was loaded above");
+        let (result, changed) = work(ledger);
+        if changed {
+            ledgers.mark_unsaved(id);
+        }
+        Ok(result)
+    }
+
+    fn add(&mut self, add: &AddEntry) -> Result<(), BookieError> {
+        let entry = &add.entry;
+        let facts = Add { key: add.key, recovery: add.recovery, entry: entry.entry(), lac: entry.lac() };
+        let placement = self.with(entry.ledger(), |ledger| (ledger.judge(&facts), false))??;
+        if placement == Placement::Compare && self.is_there(entry)? {
+            // It is durable, or becomes so with this batch: either way the answer after the sync is true.
+            return self.with(entry.ledger(), |ledger| ((), ledger.accept(&facts)));
+        }
+        self.with(entry.ledger(), |ledger| ((), ledger.accept(&facts)))?;
+        self.batch.push(Write::Entry(entry.clone()));
+        self.must_sync = true;
+        Ok(())
+    }
+
+    /// Whether the same entry is stored already or stands in this batch; an error if it is another one.
+    fn is_there(&self, entry: &SealedEntry) -> Result<bool, BookieError> {
+        let (ledger, id) = (entry.ledger(), entry.entry());
+        let there = match self.batch.entry(ledger, id) {
+            Some(there) => Some(there.bytes().clone()),
+            None => self.shared.store.get(ledger, id).map_err(unknown)?,
+        };
+        let Some(there) = there else { return Ok(false) };
+        if &there == entry.bytes() {
+            return Ok(true);
+        }
+        if SealedEntry::open(there, ledger, id).is_ok() {
+            return Err(BookieError::Different(ledger, id));
+        }
+        // What is stored is damaged, so it was never served and cannot be: the good copy takes its place.
+        self.shared.metrics.corrupt.increment(1);
+        tracing::error!(%ledger, entry = %id, "a damaged entry is replaced by a good copy");
+        Ok(false)
+    }
+
+    fn fence(&mut self, id: LedgerId, key: LedgerKey) -> Result<Fenced, BookieError> {
+        let (changed, fenced) = self.with(id, |ledger| match ledger.fence(key) {
+            Ok(changed) => (Ok((changed, Fenced { lac: ledger.lac(), limbo: ledger.is_limbo() })), changed),
+            Err(problem) => (Err(problem), false),
+        })??;
+        self.must_sync |= changed;
+        Ok(fenced)
+    }
+
+    fn confirm(&self, id: LedgerId, key: LedgerKey, lac: Lac) -> Result<(), BookieError> {
+        self.with(id, |ledger| match ledger.confirm(key, lac) {
+            Ok(changed) => (Ok(()), changed),
+            Err(problem) => (Err(problem), false),
+        })??;
+        self.shared.confirmations.raise(id, lac);
+        Ok(())
+    }
+
+    fn delete(&mut self, id: LedgerId) -> Result<(), BookieError> {
+        let changed = self.with(id, |ledger| {
+            let changed = ledger.delete();
+            (changed, changed)
+        })?;
+        if changed {
+            // Entries of this ledger that stand in this batch come before, so they go too.
+            self.batch.push(Write::Drop(id));
+            self.must_sync = true;
+        }
+        Ok(())
+    }
+}
+
+fn unknown(problem: StoreError) -> BookieError {
+    BookieError::Unknown { reason: format!("the ledger could not be read: {problem}") }
+}

@@ -1,0 +1,181 @@
+//! Owners change, processes die: what was acknowledged is there, exactly where it was acknowledged.
+
+use super::{
+    Desk,
+    desk::{append_to, bases, eventually, fetch_from, in_time, request},
+};
+use protocol::{
+    id::{LeaderEpoch, Offset},
+    model::PartitionRecord,
+    service::{
+        bookie::BookieError,
+        broker::{AppendError, BrokerService, NotServed},
+    },
+    testing::{BatchBuilder, Fault, batches},
+};
+
+#[tokio::test]
+async fn a_new_owner_finds_every_acknowledged_record_and_every_producer() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    for n in 0..5 {
+        desk.append(id, batches::idempotent(3, 0, n * 2, 2)).await.expect("appended");
+    }
+    let next = desk.another(2).await;
+    desk.assign(id, &next).await;
+    let retry = append_to(&next, id, batches::idempotent(3, 0, 8, 2)).await.expect("recognized");
+    assert_eq!((retry.base_offset, retry.epoch), (Offset(8), LeaderEpoch(1)));
+    let new = append_to(&next, id, batches::idempotent(3, 0, 10, 1)).await.expect("appended");
+    assert_eq!(new.base_offset, Offset(10));
+    let fetched = fetch_from(&next, id, 0).await.expect("fetched");
+    assert_eq!(bases(&fetched), [0, 2, 4, 6, 8, 10]);
+    let closed = desk.closed(id);
+    assert_eq!((closed.len(), closed[0].epoch, closed[0].end_offset), (1, LeaderEpoch(0), Offset(10)));
+}
+
+#[tokio::test]
+async fn the_old_owner_is_fenced_and_says_so() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.write(id, &["a"]).await;
+    let ledger = desk.head(id);
+    let next = desk.another(2).await;
+    desk.assign(id, &next).await;
+    desk.open(&next, id).await;
+    assert!(desk.bookie().is_fenced(ledger));
+    let late = desk.append(id, batches::plain(&["late"])).await;
+    let moved = NotServed::NotOwner { owner: Some(protocol::id::NodeId(2)), epoch: LeaderEpoch(1) };
+    assert_eq!(late, Err(moved.into()));
+    assert_eq!(append_to(&next, id, batches::plain(&["b"])).await.expect("appended").base_offset, Offset(1));
+}
+
+#[tokio::test]
+async fn an_owner_that_does_not_know_yet_cannot_write_any_more() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.write(id, &["a"]).await;
+    let ledger = desk.head(id);
+    // Another owner has fenced the ledger; the view of this one has not heard of it.
+    let fence = protocol::service::bookie::FenceLedger {
+        member: desk.bookie().member(),
+        ledger,
+        key: desk.record(id).head.expect("written").ledger.key,
+    };
+    desk.bookie().service().fence_ledger(fence).await.expect("fenced");
+    let unknown = desk.append(id, batches::plain(&["b"])).await;
+    assert!(matches!(unknown, Err(AppendError::OutcomeUnknown { .. })), "{unknown:?}");
+    // Metadata still says it is the owner, so it recovers its own ledger and goes on with a new one.
+    assert_eq!(desk.write(id, &["c"]).await, 1);
+    assert_ne!(desk.head(id), ledger);
+}
+
+#[tokio::test]
+async fn a_restart_with_the_same_data_directory_takes_over_at_once() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.write(id, &["a", "b"]).await;
+    desk.bookie().faults().hold_answers();
+    let in_flight = desk.broker.append(request(id, batches::plain(&["c"])));
+    in_time("the add", desk.bookie().faults().wait_held(1)).await;
+    // The process dies here: its answers never arrive, its entry may be stored.
+    let again = desk.another(1).await;
+    desk.bookie().faults().release_answers();
+    desk.assign(id, &again).await;
+    let appended = append_to(&again, id, batches::plain(&["d"])).await.expect("appended");
+    assert_eq!(appended.base_offset, Offset(3), "the entry that was stored is part of the log");
+    drop(in_flight);
+    assert_eq!(bases(&fetch_from(&again, id, 0).await.expect("fetched")), [0, 2, 3]);
+}
+
+#[tokio::test]
+async fn many_takeovers_keep_offsets_dense() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    let mut owner = desk.broker.clone();
+    for round in 0..6 {
+        for n in 0..3 {
+            let appended = append_to(&owner, id, batches::plain(&["x"])).await.expect("appended");
+            assert_eq!(appended.base_offset, Offset(round * 3 + n));
+        }
+        owner = desk.another(10 + round as i32).await;
+        desk.assign(id, &owner).await;
+    }
+    desk.open(&owner, id).await;
+    assert_eq!(bases(&fetch_from(&owner, id, 0).await.expect("fetched")), (0..18).collect::<Vec<_>>());
+    assert_eq!(desk.closed(id).len(), 6);
+}
+
+#[tokio::test]
+async fn a_takeover_without_a_head_reads_nothing_and_an_empty_head_is_given_up() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.bookie().faults().always(Some(Fault::Refuse(BookieError::Unavailable { reason: "away".into() })));
+    desk.assign(id, &desk.broker).await;
+    desk.open(&desk.broker, id).await;
+    desk.bookie().faults().always(None);
+    // The first write creates a ledger and fails: nothing was ever confirmed in it.
+    desk.bookie().faults().push(Fault::Refuse(BookieError::Unavailable { reason: "away".into() }));
+    assert!(append_to(&desk.broker, id, batches::plain(&["a"])).await.is_err());
+    let written = append_to(&desk.broker, id, batches::plain(&["a"])).await.expect("appended");
+    assert_eq!(written.base_offset, Offset(0));
+    assert_eq!((desk.closed(id).len(), desk.dead().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_takeover_waits_for_bookies_that_cannot_tell() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.write(id, &["a"]).await;
+    desk.bookie().faults().always(Some(Fault::Refuse(BookieError::Unknown { reason: "limbo".into() })));
+    let next = desk.another(2).await;
+    desk.assign(id, &next).await;
+    let refused = next.append(request(id, batches::plain(&["b"]))).await;
+    assert_eq!(refused, Err(NotServed::Opening.into()));
+    assert!(!next.is_ready());
+    desk.bookie().faults().always(None);
+    assert_eq!(append_to(&next, id, batches::plain(&["b"])).await.expect("appended").base_offset, Offset(1));
+    assert!(next.is_ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_reads_from_the_last_checkpoint_on() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[("max.message.bytes", "5000000")]).await;
+    let value = "x".repeat(4 * 1024 * 1024);
+    for n in 0..20 {
+        let batch = BatchBuilder::new().producer(8, 0, n).value(&value).build();
+        desk.append(id, batch).await.expect("appended");
+    }
+    let head = desk.head(id);
+    let entries = desk.bookie().entries(head).len();
+    assert_eq!(entries, 22, "20 entries of records, one snapshot, one index");
+    // What lies before the checkpoint is not needed, so its loss is not noticed here.
+    for entry in 0..10 {
+        desk.bookie().forget(head, protocol::id::EntryId(entry));
+    }
+    let next = desk.another(2).await;
+    desk.assign(id, &next).await;
+    let retry = BatchBuilder::new().producer(8, 0, 15).value(&value).build();
+    assert_eq!(append_to(&next, id, retry).await.expect("recognized").base_offset, Offset(15));
+    let lost = fetch_from(&next, id, 3).await;
+    assert!(lost.is_err(), "lost entries are an error");
+    assert_eq!(bases(&fetch_from(&next, id, 19).await.expect("fetched")), [19]);
+}
+
+#[tokio::test]
+async fn a_roll_that_meets_a_new_owner_changes_nothing() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[("segment.bytes", "100")]).await;
+    desk.write(id, &["a"]).await;
+    let next = desk.another(2).await;
+    let record = desk.record(id).assigned(Some(next.registered.borrow().owner));
+    // The record changes; whether the old owner's roll or the view comes first does not matter.
+    desk.metadata.put(protocol::model::key::partition(id), &record);
+    let outcome = desk.append(id, batches::plain(&["b"])).await;
+    let after: PartitionRecord = desk.record(id);
+    assert_eq!((after.epoch, after.owner), (record.epoch, record.owner));
+    let base = i64::from(outcome.is_ok());
+    eventually("the old owner to stop", || desk.broker.partition(id).is_err()).await;
+    let appended = append_to(&next, id, batches::plain(&["c"])).await.expect("appended");
+    assert!(appended.base_offset.0 > base, "acknowledged records are never overwritten");
+}

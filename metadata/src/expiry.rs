@@ -1,0 +1,56 @@
+//! Looks for sessions without heartbeats and asks for their end. Asks only: the end is a command in the same queue as
+//! the calls, and a heartbeat that was queued before it still saves the session.
+
+use crate::{
+    queue::{Call, Entrance, Write, WriteAnswer},
+    sessions::Leases,
+    state::Command,
+};
+use parking_lot::Mutex;
+use protocol::{id::SessionId, runtime::Clock};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The shortest and the longest pause between two looks for overdue sessions.
+const EXPIRY_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// How soon the end of an overdue session is asked for again, if it did not come.
+const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Proposes the end of overdue sessions.
+pub(crate) struct Expiry {
+    leases: Arc<Mutex<Leases>>,
+    clock: Arc<dyn Clock>,
+    entrance: Entrance,
+    /// When the end of a session was asked for last.
+    asked: HashMap<SessionId, Duration>,
+}
+
+impl Expiry {
+    pub(crate) fn new(leases: Arc<Mutex<Leases>>, clock: Arc<dyn Clock>, entrance: Entrance) -> Self {
+        Self { leases, clock, entrance, asked: HashMap::new() }
+    }
+
+    /// Runs until `stopping`.
+    pub(crate) async fn run(mut self, stopping: CancellationToken) -> Result<(), String> {
+        loop {
+            let now = self.clock.monotonic();
+            let overdue = self.leases.lock().overdue(now);
+            self.asked.retain(|session, _| overdue.contains(session));
+            for session in overdue {
+                if self.asked.get(&session).is_none_or(|at| now >= *at + EXPIRE_AGAIN) {
+                    self.asked.insert(session, now);
+                    let command = Command::CloseSession { session };
+                    let answer = WriteAnswer::Expiry(session);
+                    self.entrance.push(Call::Write(Write { command, answer, called: now }), 0);
+                }
+            }
+            // New sessions and moving clocks are noticed by looking again; expiry needs no more precision than this.
+            let next = self.leases.lock().next().map_or(Duration::MAX, |at| at.saturating_sub(now));
+            let pause = next.clamp(EXPIRY_LOOKS.0, EXPIRY_LOOKS.1);
+            tokio::select! {
+                () = stopping.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the node still waits for, and what ails it: the answers behind `/ready` and `/health`. Owns the sentences; the
+//! roles own what ready means.
+
+use crate::role::Role;
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+
+/// Whether a role is ready at this moment.
+type Check = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The state of the node as others see it.
+#[derive(Default)]
+pub struct Readiness {
+    checks: [OnceLock<Check>; Role::ALL.len()],
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    failure: Option<String>,
+}
+
+impl Readiness {
+    /// A role has started; `check` says whether it is ready. Only the first call for a role counts.
+    pub fn started(&self, role: Role, check: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.checks[role as usize].set(Box::new(check));
+    }
+
+    /// The node is about to stop.
+    pub fn stopping(&self) {
+        self.state.lock().stopping = true;
+    }
+
+    /// Something without which the node cannot go on has failed.
+    pub fn failed(&self, problem: String) {
+        self.state.lock().failure = Some(problem);
+    }
+
+    /// What keeps the node from serving clients; nothing if it is ready.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut found = self.ailments();
+        if self.state.lock().stopping {
+            found.push("the node is stopping".into());
+        }
+        for role in Role::ALL {
+            match self.checks[role as usize].get() {
+                None => found.push(format!("the {role} role is starting")),
+                Some(check) if !check() => found.push(format!("the {role} role is not ready")),
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// What is broken; nothing if the node works.
+    #[must_use]
+    pub fn ailments(&self) -> Vec<String> {
+        self.state.lock().failure.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    #[test]
+    fn every_role_must_have_started_and_be_ready() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.obstacles().len(), 4);
+        let bookie = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&bookie);
+        readiness.started(Role::Bookie, move || seen.load(Ordering::Relaxed));
+        for role in [Role::Metadata, Role::Broker, Role::Gateway] {
+            readiness.started(role, || true);
+        }
+        assert_eq!(readiness.obstacles(), ["the bookie role is not ready"]);
+        bookie.store(true, Ordering::Relaxed);
+        assert!(readiness.obstacles().is_empty() && readiness.ailments().is_empty());
+        readiness.stopping();
+        assert_eq!(readiness.obstacles(), ["the node is stopping"]);
+        readiness.failed("disk gone".into());
+        assert_eq!(readiness.ailments(), ["disk gone"]);
+        assert_eq!(readiness.obstacles(), ["disk gone", "the node is stopping"]);
+    }
+}
