@@ -28,12 +28,19 @@ const BYTES: [f64; 11] = [
 /// Counts: of entries in a batch, of records in an entry.
 const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
 
-/// Begins to write log lines to standard error. `filter` is one of `tracing`; if it cannot be read, the error is
-/// returned and nothing is written.
+/// What is written if nothing is configured: the lifecycle of everything of ours.
+const USUAL: &str = "info,openraft=warn";
+/// The same at a terminal, where a person reads the banner.
+const AT_A_TERMINAL: &str = "warn";
+
+/// Begins to write log lines to standard error. `filter` is one of `tracing`, or empty for the usual one; if it cannot be
+/// read, the error is returned and nothing is written.
 ///
 /// # Errors
 /// What is wrong with the filter, or that logs are already being written.
 pub fn start_logs(filter: &str, format: LogFormat) -> Result<(), String> {
+    let usual = if std::io::stderr().is_terminal() { AT_A_TERMINAL } else { USUAL };
+    let filter = if filter.trim().is_empty() { usual } else { filter };
     let filter = EnvFilter::builder().parse(filter).map_err(|e| format!("node.log is not a filter: {e}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -94,9 +94,10 @@ impl BookieConfig {
         }
     }
 
-    /// How long the bookie counts as live without a heartbeat.
+    /// How long the bookie counts as live without a heartbeat; a second at least, so that heartbeats cannot become a
+    /// storm.
     #[must_use]
-    pub const fn session(&self) -> Duration {
-        Duration::from_millis(self.session_ms)
+    pub fn session(&self) -> Duration {
+        Duration::from_millis(self.session_ms).max(Duration::from_secs(1))
     }
 }

@@ -134,12 +134,3 @@ impl Rig {
         self.0.wait_lac(WaitLac { member: MEMBER, ledger, beyond, timeout }).await.map(Lac::count)
     }
 }
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        // The last one ends the threads; a test that failed must not leave them behind.
-        if Arc::strong_count(&self.0.0) == 1 {
-            self.0.0.committer.stop();
-        }
-    }
-}

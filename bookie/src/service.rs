@@ -237,20 +237,22 @@ impl Service {
                 max_bytes: COPY.1,
                 fence: None,
             });
-            let run =
-                tokio::time::timeout(COPY_PATIENCE, run).await.map_err(|_| unavailable("the source is silent"))?;
-            let entries = match run {
-                Ok(run) => run.entries,
-                // The source has a hole here; what follows may exist.
-                Err(BookieError::NoSuchEntry(..)) => Vec::new(),
+            let after = match in_time(run).await {
+                Ok(run) => {
+                    let after = next.checked_add(run.entries.len() as u64);
+                    stored += self.store_copies(&copy, run.entries).await?;
+                    after
+                }
+                // The source has a hole here; it says where it ends.
+                Err(BookieError::NoSuchEntry(..)) => {
+                    let (member, ledger, first) = (copy.source, copy.ledger, EntryId(next));
+                    let list = in_time(source.list_entries(ListEntries { member, ledger, first, limit: 1 })).await?;
+                    list.runs.first().map(|run| *run.start())
+                }
                 Err(problem) => return Err(problem),
             };
-            let read = entries.len().max(1) as u64;
-            stored += self.store_copies(&copy, entries).await?;
-            match next.checked_add(read) {
-                Some(after) => next = after,
-                None => break,
-            }
+            let Some(after) = after.filter(|after| *after > next) else { break };
+            next = after;
         }
         Ok(stored)
     }
@@ -364,6 +366,12 @@ impl Core {
     fn note_read(&self, entries: &[SealedEntry]) {
         self.shared.metrics.read.increment(entries.iter().map(|e| e.bytes().len() as u64).sum());
     }
+}
+
+/// The answer of another bookie, which must come in time.
+async fn in_time<T>(answer: Answer<T, BookieError>) -> Result<T, BookieError> {
+    let silent = || BookieError::Unavailable { reason: "the source of the copy does not answer".into() };
+    tokio::time::timeout(COPY_PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
 }
 
 fn limits(read: &ReadEntries) -> ReadLimits {

@@ -270,19 +270,23 @@ impl BenchProduce {
             return;
         }
         println!(
-            "produced  {}, {} in {:.1} s   ({} of {} bytes, {} partitions wanted, {}, acks={})",
+            "produced  {}, {} in {:.1} s   ({}: records of {} bytes, {}, {}, acks={})",
             table::count(tally.records, "record"),
             table::bytes(tally.bytes),
             outcome.took.as_secs_f64(),
             self.topic,
             self.record_size,
-            self.partitions,
+            table::count(u64::try_from(self.partitions).unwrap_or(0), "partition"),
             table::count(self.producers.into(), "producer"),
             self.acks,
         );
         let records = figures::records_per_second(per_second(tally.records, outcome.took));
         println!("rate      {records}   {}", figures::rate(bytes_per_second));
-        println!("latency   {}   (from the time a record was due)", figures::quantiles(latency));
+        let from = match (self.rate, self.in_flight) {
+            (None, None) => "with the time in the client's queue, which is always full in such a run",
+            _ => "from the time a record was due",
+        };
+        println!("latency   {}   ({from})", figures::quantiles(latency));
         if let (Some(disk), Some((rate, median))) = (disk, ratios) {
             println!(
                 "disk      {} in synced appends of 1 MiB   p50 {} of a synced append of 4 KiB   ({}, before and after)",
@@ -290,7 +294,11 @@ impl BenchProduce {
                 figures::micros(disk.small_p50),
                 dir.display(),
             );
-            println!("ratio     {rate:.2} of the disk's rate   {median:.1} times the disk's p50");
+            match (self.rate, self.in_flight) {
+                (_, Some(1)) => println!("ratio     {median:.1} times the disk's p50"),
+                (None, _) => println!("ratio     {rate:.2} of the disk's rate"),
+                (Some(_), _) => {}
+            }
         }
     }
 }

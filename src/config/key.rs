@@ -53,7 +53,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 pub const KEYS: &[Key] = &[
     key("node.id", Kind::Number, "1", "The number of this node, unique in its cluster; the same as Kafka's node.id."),
     key("node.data_dir", Kind::Path, "", "Where data is kept; $XDG_DATA_HOME/magnetar or ~/.local/share/magnetar if empty."),
-    key("node.log", Kind::Text, "info", "Which log lines are written: error, warn, info, debug, trace, or per module (\"info,broker=debug\")."),
+    key("node.log", Kind::Text, "", "Which log lines are written: error, warn, info, debug, trace, or per module (\"info,broker=debug\"). If empty: warn at a terminal, info elsewhere."),
     key("node.log_format", Kind::Words(&["text", "json"]), "text", "How log lines are written: text or json."),
     key("node.stop_deadline", Kind::Duration, "20s", "How long a shutdown may take before what is left is cut off."),
     key("metadata.data_dir", Kind::Path, "", "Where the metadata service keeps its log; <node.data_dir>/metadata if empty."),

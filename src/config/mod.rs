@@ -110,7 +110,7 @@ pub struct Config {
     pub node: NodeId,
     /// Where everything is kept that is not given a place of its own.
     pub data_dir: PathBuf,
-    /// Which log lines are written, as a filter of `tracing`.
+    /// Which log lines are written, as a filter of `tracing`; empty is the usual one.
     pub log: String,
     /// How they are written.
     pub log_format: LogFormat,

@@ -31,7 +31,7 @@ free_port() { # a port nobody listens on
 }
 start_server() { # data directory, kafka port, admin port
   "$magnetar" standalone --data-dir "$1" --kafka-address "127.0.0.1:$2" --admin-address "127.0.0.1:$3" \
-    --set group.initial.rebalance.delay.ms=0 >>"$scratch/server.log" 2>&1 &
+    --set group.initial.rebalance.delay.ms=0 --set num.partitions=3 >>"$scratch/server.log" 2>&1 &
   server=$!
   for _ in $(seq 1 200); do
     curl -fs "http://127.0.0.1:$3/ready" >/dev/null 2>&1 && return 0

@@ -145,7 +145,12 @@ impl<'a> Group<'a> {
         }
         let mut ledgers = self.shared.ledgers.lock();
         let ledger = ledgers.get_mut(id).expect("the ledger was loaded above");
+        let before = cfg!(any(test, feature = "invariants")).then(|| ledger.clone());
         let (result, changed) = work(ledger);
+        assert!(
+            before.is_none_or(|before| ledger.goes_only_forward_from(&before)),
+            "ledger {id} went back: {ledger:?}"
+        );
         if changed {
             ledgers.mark_unsaved(id);
         }

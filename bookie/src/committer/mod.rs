@@ -191,6 +191,13 @@ impl Committer {
     }
 }
 
+impl Drop for Committer {
+    fn drop(&mut self) {
+        // Nobody can call any more: the thread ends when it has answered what was called.
+        self.queue.close();
+    }
+}
+
 /// Notes that the committer is gone, however it went.
 struct Gone<'a>(&'a Shared, &'a Queue);
 

@@ -64,6 +64,14 @@ async fn copies_conform() {
     for rig in &rigs {
         assert!(rig.0.0.peers.set(Arc::downgrade(&pair)).is_ok());
     }
+    // A source with holes, asked for everything there could be: the copy goes from run to run and ends.
+    for id in [0, 1, 1_000_000] {
+        let add = AddEntry { member: second, ..Rig::request(5, id, b"x") };
+        rigs[1].0.add_entry(add).await.expect("stored");
+    }
+    let all = CopyEntries { member: MEMBER, source: second, ledger: LedgerId(5), key: KEY, entries: 0..=u64::MAX };
+    assert_eq!(rigs[0].0.copy_entries(all).await, Ok(3));
+    assert_eq!(rigs[0].read(5, 1_000_000).await, Ok(vec![1_000_000]));
     let handle = |n: usize| (Arc::new(rigs[n].0.clone()) as Arc<dyn BookieService>, rigs[n].0.0.member);
     conformance::bookie_copies(handle(0), handle(1)).await;
 }

@@ -207,17 +207,18 @@ impl EntryStore for RocksStore {
     }
 
     fn reclaim(&self, dropped: &[LedgerId]) -> Result<(), StoreError> {
-        let (Some(first), Some(last)) = (dropped.iter().min(), dropped.iter().max()) else { return Ok(()) };
+        let mut dropped = dropped.to_vec();
+        dropped.sort_unstable();
         self.with(|db| {
             let entry = family(db, keys::CF_ENTRY);
-            for ledger in dropped {
-                let (start, end) = keys::ledger_range(*ledger);
+            // Ledgers with neighbouring ids are one range.
+            for run in dropped.chunk_by(|a, b| b.0 <= a.0 + 1) {
+                let (start, end) = (keys::ledger_range(run[0]).0, keys::ledger_range(run[run.len() - 1]).1);
                 db.delete_file_in_range_cf(&entry, &start, &end).map_err(failed)?;
+                // What is left lies in files shared with living ledgers. Those hold keys, not large values, so merging
+                // is cheap; a blob file goes when no key names it any more.
+                db.compact_range_cf(&entry, Some(start), Some(end));
             }
-            // What is left lies in files shared with living ledgers. They hold keys, not values, so merging is cheap;
-            // a blob file goes when no key names it any more.
-            let (start, end) = (keys::ledger_range(*first).0, keys::ledger_range(*last).1);
-            db.compact_range_cf(&entry, Some(start), Some(end));
             Ok(())
         })
     }

@@ -8,7 +8,7 @@ topics() { tool TopicCommand "$@"; }
 groups() { tool consumer.group.ConsumerGroupCommand "$@"; }
 configs() { java -cp "$CLIENT_CACHE/lib/*" kafka.admin.ConfigCommand --bootstrap-server "$BOOTSTRAP" "$@"; }
 consume() { tool consumer.ConsoleConsumer --topic "$TOPIC" --timeout-ms 20000 "$@" 2>"$CLIENT_CACHE/consumer.err"; }
-produce() { seq "$1" "$2" | sed 's/.*/k&:v&/' | tool ConsoleProducer --topic "$TOPIC" --reader-property parse.key=true --reader-property key.separator=:; }
+produce() { seq "$1" "$2" | sed 's/.*/k&:v&/' | tool ConsoleProducer --topic "$TOPIC" --property parse.key=true --property key.separator=:; }
 expect() { grep -qE -- "$1" <<<"$2" || { echo "expected /$1/ in:"; echo "$2"; exit 1; }; }
 case $1 in
   setup)

@@ -17,7 +17,7 @@ case $1 in
     diff <(kcat -q -C -b "$BOOTSTRAP" -t "$TOPIC" -o beginning -e -f '%k:%s\n' | sort -V) <(numbers 0 1199)
     # Within a partition the numbers ascend.
     kcat -q -C -b "$BOOTSTRAP" -t "$TOPIC" -o beginning -e -f '%p %k\n' | tr -d k | sort -s -n -k1,1 |
-      awk '$1 == p && $2 <= last { print "out of order: " $0; exit 1 } { p = $1; last = $2 }'
+      awk 'BEGIN { p = -1 } $1 == p && $2 <= last { print "out of order: " $0; exit 1 } { p = $1; last = $2 }'
     [ "$(kcat -q -C -b "$BOOTSTRAP" -t "$TOPIC-codecs" -o beginning -e | wc -l)" = 200 ]
     kcat -L -b "$BOOTSTRAP" | grep -q "topic \"$TOPIC\"" ;;
 esac

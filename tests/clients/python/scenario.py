@@ -16,7 +16,8 @@ class Confluent:
     def create(self):
         from confluent_kafka.admin import AdminClient, NewTopic
 
-        for future in AdminClient({"bootstrap.servers": BOOTSTRAP}).create_topics([NewTopic(TOPIC, 3, 1)]).values():
+        admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+        for future in admin.create_topics([NewTopic(TOPIC, 3, 1)]).values():
             future.result(PATIENCE)
 
     def produce(self, numbers):
