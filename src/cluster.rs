@@ -12,7 +12,7 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The metadata service did not do it.
-    #[error("cannot read or write the cluster's record: {0}")]
+    #[error("cannot read or write the cluster's record")]
     Metadata(#[from] MetadataError),
     /// The record cannot be understood.
     #[error(transparent)]

@@ -17,12 +17,12 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
     /// It cannot be created, read or written.
-    #[error("cannot use the data directory {dir}: {source}; name another one with --data-dir")]
+    #[error("cannot use the data directory {dir}: {reason}; name another one with --data-dir")]
     Io {
         /// The directory.
         dir: PathBuf,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another process uses it.
     #[error(
@@ -81,12 +81,12 @@ impl Instance {
     /// # Errors
     /// It is not usable, in use, newer, damaged, or another node's.
     pub fn open(dir: &Path, node: NodeId) -> Result<Self, InstanceError> {
-        let io = |source| InstanceError::Io { dir: dir.into(), source };
+        let io = |reason| InstanceError::Io { dir: dir.into(), reason };
         fs::create_dir_all(dir).map_err(io)?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(io)?;
         lock.try_lock().map_err(|problem| match problem {
             TryLockError::WouldBlock => InstanceError::Locked(dir.into()),
-            TryLockError::Error(source) => io(source),
+            TryLockError::Error(reason) => io(reason),
         })?;
         let path = dir.join("instance.json");
         let identity = match fs::read(&path) {

@@ -2,7 +2,8 @@
 //!
 //! * [`node`] is the only place that knows every role. [`directory`] hands their handles to each other, [`instance`]
 //!   guards the data directory, [`admin`] and [`telemetry`] show what happens, [`readiness`] says what
-//!   is missing, [`cluster`] founds the cluster, [`role`] names the roles.
+//!   is missing, [`cluster`] founds the cluster, [`role`] names the roles,
+//!   [`open_files`] raises a limit of the system.
 //! * [`config`] merges file, environment and flags.
 //! * [`cli`] holds the commands, [`bench`] those that measure.
 
@@ -14,6 +15,7 @@ pub mod config;
 pub mod directory;
 pub mod instance;
 pub mod node;
+pub mod open_files;
 pub mod readiness;
 pub mod role;
 pub mod telemetry;

@@ -34,10 +34,12 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// The voter's number in a metadata service of one.
 const VOTER: u64 = 1;
+/// How many connections the kernel keeps until they are accepted.
+const LISTEN_QUEUE: u32 = 4096;
 /// How long tasks of a role that was told to stop may go on.
 const UNWIND: Duration = Duration::from_secs(5);
 
@@ -46,8 +48,8 @@ const UNWIND: Duration = Duration::from_secs(5);
 pub enum NodeError {
     /// A port is in use, or an address is not of this machine.
     #[error(
-        "cannot listen on {address} for {purpose}: {source}{}; choose another address with {setting}",
-        in_use(source)
+        "cannot listen on {address} for {purpose}: {reason}{}; choose another address with {setting}",
+        in_use(reason)
     )]
     Bind {
         /// The address.
@@ -57,7 +59,7 @@ pub enum NodeError {
         /// Where it is set.
         setting: &'static str,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The data directory.
     #[error(transparent)]
@@ -66,7 +68,7 @@ pub enum NodeError {
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
     /// The cluster view.
-    #[error("the cluster's state cannot be read: {0}")]
+    #[error("the cluster's state cannot be read")]
     View(#[from] MetadataError),
     /// The cluster's record.
     #[error(transparent)]
@@ -82,8 +84,8 @@ pub enum NodeError {
     Gateway(#[from] gateway::StartError),
 }
 
-fn in_use(source: &io::Error) -> &'static str {
-    if source.kind() == io::ErrorKind::AddrInUse { "; another program uses this port" } else { "" }
+fn in_use(reason: &io::Error) -> &'static str {
+    if reason.kind() == io::ErrorKind::AddrInUse { "; another program uses this port" } else { "" }
 }
 
 /// A node that serves clients.
@@ -161,7 +163,7 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metadata_node = MetadataNode::start(metadata_config(&config), Arc::clone(&clock), &groups.node).await?;
         let metadata = metadata_node.service();
-        readiness.started(Role::Metadata, || true);
+        readiness.started(Role::Metadata, metadata_node.readiness());
         let view = ClusterView::start(Arc::clone(&metadata), &groups.view).await?;
         let cluster_id = cluster::find_or_found(&*metadata, &*clock).await?.cluster_id;
         Controller::start(Arc::clone(&metadata), view.clone(), Arc::clone(&clock), &groups.controller);
@@ -239,16 +241,27 @@ impl Node {
 
 async fn bind(address: &Address, purpose: &'static str, setting: &'static str) -> Result<TcpListener, NodeError> {
     let (host, port) = address.bind();
-    TcpListener::bind((host.as_str(), port)).await.map_err(|source| NodeError::Bind {
-        address: address.to_string(),
-        purpose,
-        setting,
-        source,
-    })
+    let failed = |reason| NodeError::Bind { address: address.to_string(), purpose, setting, reason };
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
+    for candidate in tokio::net::lookup_host((host.as_str(), port)).await.map_err(failed)? {
+        match listen(candidate) {
+            Ok(listener) => return Ok(listener),
+            Err(problem) => last = problem,
+        }
+    }
+    Err(failed(last))
+}
+
+/// Listens with a long queue: with the usual 128, a crowd of clients that connect at once waits seconds for a retry.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 fn local_address(listener: &TcpListener, setting: &'static str) -> Result<SocketAddr, NodeError> {
-    let failed = |source| NodeError::Bind { address: "its socket".into(), purpose: "clients", setting, source };
+    let failed = |reason| NodeError::Bind { address: "its socket".into(), purpose: "clients", setting, reason };
     listener.local_addr().map_err(failed)
 }
 

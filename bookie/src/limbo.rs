@@ -104,7 +104,7 @@ mod tests {
         enter(&store).expect("marked");
         store.crash();
         assert!(store.state().expect("state").limbo);
-        for id in ids.clone().filter(|id| *id != 7) {
+        for id in ids.filter(|id| *id != 7) {
             assert_eq!(of(id), Some(LedgerRecord::Known(KnownLedger { fenced: true, limbo: true, ..known })));
         }
         assert_eq!(of(7), Some(LedgerRecord::Deleted));

@@ -48,13 +48,6 @@ impl ByteBudget {
         self.0.gauge.increment(bytes as f64);
         Some(Permit { budget: self.clone(), bytes })
     }
-
-    /// Bytes taken now.
-    #[cfg(test)]
-    #[must_use]
-    pub(crate) fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Permit {
@@ -67,6 +60,12 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl ByteBudget {
+        fn used(&self) -> usize {
+            self.0.used.load(Ordering::Relaxed)
+        }
+    }
 
     #[test]
     fn a_full_budget_says_no_until_a_permit_is_dropped() {

@@ -123,6 +123,7 @@ impl Broker {
         let mut view = self.view.changes();
         let mut registered = self.registered.subscribe();
         let mut before: Option<Arc<ClusterSnapshot>> = None;
+        let mut held = Held::new();
         loop {
             let now = view.borrow_and_update().clone();
             if registered.has_changed().unwrap_or(false) {
@@ -130,7 +131,8 @@ impl Broker {
             }
             let me = registered.borrow_and_update().owner;
             self.follow_settings(before.as_deref(), &now);
-            self.apply(before.as_deref(), &now, me);
+            let commands = changes(before.as_deref(), &now, me, &held);
+            self.apply(commands, &now, me, &mut held);
             before = Some(now);
             let more = tokio::select! {
                 changed = view.changed() => changed.is_ok(),
@@ -142,16 +144,17 @@ impl Broker {
         }
     }
 
-    fn apply(&self, before: Option<&ClusterSnapshot>, now: &ClusterSnapshot, me: Owner) {
-        let held: Held = self.partitions.read().iter().map(|(id, p)| (*id, p.epoch())).collect();
-        for command in changes(before, now, me, &held) {
+    fn apply(&self, commands: Vec<Command>, now: &ClusterSnapshot, me: Owner, held: &mut Held) {
+        for command in commands {
             match command {
                 Command::Open(id, epoch) => {
                     if let Some(topic) = now.topic_by_id(id.topic) {
+                        held.insert(id, epoch);
                         self.open(id, epoch, me, topic);
                     }
                 }
                 Command::Close(id, why) => {
+                    held.remove(&id);
                     if let Some(partition) = self.partitions.write().remove(&id) {
                         partition.close(why);
                     }

@@ -191,7 +191,6 @@ impl MetadataNode {
     }
 
     /// The same question for whoever does not hold the node.
-    #[must_use]
     pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let ready = Arc::clone(&self.ready);
         move || ready.load(Ordering::Relaxed)

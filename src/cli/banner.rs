@@ -1,6 +1,12 @@
 //! What a server says when it is ready: where things are, and what to type next. Owns these lines.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsStr,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The first lines of a server's output.
 #[derive(Debug, Clone)]
@@ -13,11 +19,21 @@ pub struct Banner {
     pub data: PathBuf,
     /// How long the start took.
     pub took: Duration,
+    /// What to type to run this program.
+    pub program: String,
+}
+
+/// What to type to run this program: its name if the shell finds it, else its path.
+#[must_use]
+pub fn program(path: Option<&OsStr>, this: Option<&Path>) -> String {
+    let found = path.is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join("magnetar").is_file()));
+    this.filter(|_| !found).map_or_else(|| "magnetar".into(), |this| this.display().to_string())
 }
 
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = if self.kafka == "localhost:9092" { String::new() } else { format!(" -b {}", self.kafka) };
+        let program = &self.program;
         let version = env!("CARGO_PKG_VERSION");
         writeln!(
             f,
@@ -29,9 +45,9 @@ impl fmt::Display for Banner {
         writeln!(f, "  Metrics   http://{}/metrics     also /health, /ready, /config", self.admin)?;
         writeln!(f, "  Data      {}     (kept; every acknowledged record is synced)", self.data.display())?;
         writeln!(f)?;
-        writeln!(f, "  Try       echo hello | magnetar produce demo{server}")?;
-        writeln!(f, "            magnetar consume demo --from-beginning -n 1{server}")?;
-        writeln!(f, "            magnetar topic list{server}")?;
+        writeln!(f, "  Try       echo hello | {program} produce demo{server}")?;
+        writeln!(f, "            {program} consume demo --from-beginning -n 1{server}")?;
+        writeln!(f, "            {program} topic list{server}")?;
         writeln!(f)?;
         writeln!(f, "  Ctrl-C stops the server.")
     }
@@ -47,6 +63,7 @@ mod tests {
             admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data: "/data".into(),
             took: Duration::from_millis(420),
+            program: "magnetar".into(),
         }
         .to_string()
     }
@@ -63,6 +80,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_program_is_named_so_that_the_shell_finds_it() {
+        let dir = tempfile::tempdir().expect("a scratch folder");
+        let this = Path::new("/built/magnetar");
+        assert_eq!(program(Some(dir.path().as_os_str()), Some(this)), "/built/magnetar");
+        std::fs::write(dir.path().join("magnetar"), b"").expect("written");
+        assert_eq!(program(Some(dir.path().as_os_str()), Some(this)), "magnetar");
+        assert_eq!(program(None, None), "magnetar");
     }
 
     #[test]

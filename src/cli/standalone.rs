@@ -1,6 +1,9 @@
 //! `magnetar standalone`: a server in one process. Owns the flags, the runtime and the signals; the node does the rest.
 
-use super::{banner::Banner, client::name_and_value};
+use super::{
+    banner::{self, Banner},
+    client::name_and_value,
+};
 use crate::{
     admin::ConfigValue,
     config::{
@@ -8,7 +11,7 @@ use crate::{
         layers::{Layers, Source},
     },
     node::Node,
-    telemetry,
+    open_files, telemetry,
 };
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -68,6 +71,7 @@ impl Standalone {
         let layers = self.layers(std::env::vars())?;
         let config = Config::read(&layers)?;
         telemetry::start_logs(&config.log, config.log_format).map_err(|e| anyhow!(e))?;
+        open_files::raise_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("magnetar")
@@ -133,7 +137,8 @@ async fn serve(config: Config, layers: &Layers) -> anyhow::Result<End> {
         Some(end) => end,
         None => {
             let took = clock.monotonic().saturating_sub(begin);
-            let banner = Banner { kafka: node.kafka.to_string(), admin: node.admin, data, took };
+            let program = banner::program(std::env::var_os("PATH").as_deref(), std::env::current_exe().ok().as_deref());
+            let banner = Banner { kafka: node.kafka.to_string(), admin: node.admin, data, took, program };
             println!("\n{banner}");
             tokio::select! {
                 () = signals.next() => End::Asked { clean: true },

@@ -6,6 +6,7 @@ use super::{
 };
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
+use protocol::settings::TopicSettings;
 use rdkafka::{
     admin::{ConfigSource, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
@@ -123,7 +124,12 @@ impl Create {
             })
             .collect();
         let asked = admin.create_topics(&topics, &admin_options());
-        report(futures::executor::block_on(asked).map_err(|e| explain(&e))?, "created")
+        let results = futures::executor::block_on(asked).map_err(|e| explain(&e))?;
+        if results.iter().any(|r| matches!(r, Err((_, RDKafkaErrorCode::InvalidConfig)))) {
+            // The client library drops the server's message; the same table says the same here.
+            TopicSettings::check(&settings.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())?;
+        }
+        report(results, "created")
     }
 }
 

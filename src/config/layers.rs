@@ -57,7 +57,7 @@ impl Layers {
     /// Not readable, not TOML, an unknown key, or a value of the wrong type.
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+            std::fs::read_to_string(path).map_err(|reason| ConfigError::Unreadable { path: path.into(), reason })?;
         self.toml(&text, path)
     }
 

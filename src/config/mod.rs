@@ -24,12 +24,12 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
+    #[error("cannot read the configuration file {path}: {reason}")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{path} is not valid TOML: {problem}")]

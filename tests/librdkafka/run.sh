@@ -64,21 +64,24 @@ for id in "${tests[@]}"; do
     timeout 420 ./test-runner -p1 -E >"$scratch/$id.log" 2>&1
   code=$?
   took=$(($(date +%s) - begin))
-  read -r name verdict <<<"$(python3 - "$scratch/$id.json" "$code" <<'PY'
+  read -r name verdict <<<"$(python3 - "$scratch/$id.json" "$code" "$id" <<'PY'
 import json, sys
 try:
     tests = json.load(open(sys.argv[1]))["tests"]
 except Exception:
     tests = {}
+tests = {n: t for n, t in tests.items() if n.startswith(sys.argv[3])}
 for name, t in tests.items():
     state = t.get("state", "?")
+    if sys.argv[2] not in ("0", "124") and state == "PASSED":
+        state = "FAILED"
     if state == "SKIPPED" or (state == "PASSED" and float(t.get("duration", 0)) < 0.005):
         print(name, "skipped"); break
     if state == "PASSED":
         print(name, "passed"); break
     print(name, "FAILED"); break
 else:
-    print("?", "FAILED" if sys.argv[2] != "124" else "TIMEOUT")
+    print("?", {"124": "TIMEOUT", "0": "skipped"}.get(sys.argv[2], "FAILED"))
 PY
 )"
   case $verdict in passed) passed=$((passed + 1));; skipped) skipped=$((skipped + 1));; *) failed=$((failed + 1))

@@ -33,6 +33,8 @@ impl ProducerContext for Ledger {
 
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         match result {
+            // With acks=0 the client reports success without a place: nothing was acknowledged.
+            Ok(m) if m.offset() < 0 => {}
             Ok(m) => {
                 let value = String::from_utf8_lossy(m.payload().unwrap_or_default()).into_owned();
                 let place = (m.partition(), m.offset());

@@ -1,6 +1,6 @@
 //! A real `magnetar standalone` process for tests, and the client side of what they check. Owns the process: it is
 //! killed when the test ends, however it ends. Waits for conditions with a deadline, never for time.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod client;
 

@@ -179,7 +179,7 @@ impl<'a> Group<'a> {
             None => self.shared.store.get(ledger, id).map_err(unknown)?,
         };
         let Some(there) = there else { return Ok(false) };
-        if &there == entry.bytes() {
+        if there == *entry.bytes() {
             return Ok(true);
         }
         if SealedEntry::open(there, ledger, id).is_ok() {

@@ -15,21 +15,27 @@ const MAX_INDEXES: usize = 128;
 /// A bounded set of indexes; the one that was added first goes first.
 #[derive(Debug, Default)]
 pub struct IndexCache {
-    held: Mutex<(HashMap<LedgerId, Arc<LedgerIndex>>, VecDeque<LedgerId>)>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    indexes: HashMap<LedgerId, Arc<LedgerIndex>>,
+    ages: VecDeque<LedgerId>,
 }
 
 impl IndexCache {
     /// The index of a ledger, if it is here.
     #[must_use]
     pub fn get(&self, ledger: LedgerId) -> Option<Arc<LedgerIndex>> {
-        self.held.lock().0.get(&ledger).cloned()
+        self.held.lock().indexes.get(&ledger).cloned()
     }
 
     /// Keeps an index.
     pub fn insert(&self, ledger: LedgerId, index: LedgerIndex) -> Arc<LedgerIndex> {
         let index = Arc::new(index);
         let mut held = self.held.lock();
-        let (indexes, ages) = &mut *held;
+        let Held { indexes, ages } = &mut *held;
         if indexes.insert(ledger, Arc::clone(&index)).is_none() {
             ages.push_back(ledger);
         }

@@ -5,8 +5,8 @@
 //! a write, [`transition`] creates, rolls and closes heads, [`open`] takes over and recovers, [`read`] and [`offsets`]
 //! serve readers, [`trim`] moves the log start.
 //!
-//! The lock is short: nothing waits under it. Ledger events that arrive while it is held are left in a mailbox and handled
-//! by whoever releases it; answers and wake-ups go out after it is released.
+//! The lock is short: nothing waits under it, and answers and wake-ups go out after it is released. Entries are handed to
+//! the ledger's writer under it; the writer never calls back from inside that, and brings its events one at a time.
 
 mod append;
 mod head;
@@ -43,7 +43,6 @@ use protocol::{
     topic::PartitionId,
 };
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
@@ -103,6 +102,8 @@ struct Core {
     rolling: bool,
     /// Do not try to roll before this moment.
     roll_after: Duration,
+    /// The broker is stopping; a recovery leads back to draining, not to serving.
+    draining: bool,
     last_append: Option<Timestamp>,
 }
 
@@ -116,7 +117,6 @@ pub(crate) struct Partition {
     list: OnceLock<Arc<LedgerList>>,
     tail: Arc<Tail>,
     core: Mutex<Core>,
-    mailbox: Mutex<VecDeque<(LedgerId, LedgerEvent)>>,
     /// The high watermark, for readers that do not take the lock; -1 while nothing may be read.
     readable_to: AtomicI64,
     waiters: Waiters,
@@ -139,6 +139,7 @@ impl Partition {
             paused: false,
             rolling: false,
             roll_after: Duration::ZERO,
+            draining: false,
             last_append: None,
         };
         Arc::new(Self {
@@ -150,7 +151,6 @@ impl Partition {
             list: OnceLock::new(),
             tail: Arc::default(),
             core: Mutex::new(core),
-            mailbox: Mutex::default(),
             readable_to: AtomicI64::new(-1),
             waiters: Waiters::default(),
             progress: Notify::new(),
@@ -214,24 +214,6 @@ impl Partition {
         }
     }
 
-    /// The high watermark, once the partition is open.
-    #[cfg(test)]
-    pub(crate) fn high_watermark_for_tests(&self) -> Option<Offset> {
-        self.high_watermark().ok()
-    }
-
-    /// The settings in force.
-    #[cfg(test)]
-    pub(crate) fn settings_for_tests(&self) -> Arc<protocol::settings::TopicSettings> {
-        self.topic.settings.load_full()
-    }
-
-    /// Whether appends are accepted.
-    #[cfg(test)]
-    pub(crate) fn takes_appends_for_tests(&self) -> bool {
-        self.core.lock().phase == Phase::Serving
-    }
-
     /// Compares the epoch a client believes in with ours.
     fn check_epoch(&self, claimed: Option<LeaderEpoch>) -> Result<(), NotServed> {
         let current = self.epoch;
@@ -275,29 +257,12 @@ impl Partition {
             result
         };
         self.deliver(out);
-        self.settle();
         result
     }
 
     /// Takes an event of the ledger `ledger`.
     fn on_event(self: &Arc<Self>, ledger: LedgerId, event: LedgerEvent) {
-        self.mailbox.lock().push_back((ledger, event));
-        self.settle();
-    }
-
-    /// Handles the mailbox, unless someone holds the lock: then that one does when it releases it.
-    fn settle(self: &Arc<Self>) {
-        while !self.mailbox.lock().is_empty() {
-            let Some(mut core) = self.core.try_lock() else { return };
-            let mut out = Outbox::default();
-            loop {
-                let Some((ledger, event)) = self.mailbox.lock().pop_front() else { break };
-                self.take_event(&mut core, ledger, event, &mut out);
-            }
-            self.pump(&mut core, &mut out);
-            drop(core);
-            self.deliver(out);
-        }
+        self.with(|core, out| self.take_event(core, ledger, event, out));
     }
 
     fn deliver(self: &Arc<Self>, out: Outbox) {
@@ -311,5 +276,24 @@ impl Partition {
             self.progress.notify_waiters();
             self.start(work);
         }
+    }
+}
+
+/// What tests look at beside the answers.
+#[cfg(test)]
+impl Partition {
+    /// The high watermark, once the partition is open.
+    pub(crate) fn high_watermark_for_tests(&self) -> Option<Offset> {
+        self.high_watermark().ok()
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings_for_tests(&self) -> Arc<protocol::settings::TopicSettings> {
+        self.topic.settings.load_full()
+    }
+
+    /// Whether appends are accepted.
+    pub(crate) fn takes_appends_for_tests(&self) -> bool {
+        self.core.lock().phase == Phase::Serving
     }
 }

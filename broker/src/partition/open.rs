@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use protocol::{
-    id::Offset,
+    id::{LedgerId, Offset},
     ledger::metadata::{LedgerMetadata, LedgerState},
     model::{ClosedLedger, HeadLedger},
     runtime::TaskKind,
@@ -36,6 +36,9 @@ enum OpenError {
     Recovery(#[from] RecoveryError),
     #[error("the log cannot be read: {0}")]
     Replay(#[from] ReplayError),
+    /// Storage lost what it had acknowledged. Closing the ledger there would make that final.
+    #[error("ledger {ledger} ends at offset {end}, but records up to {acknowledged} were acknowledged")]
+    Shrunk { ledger: LedgerId, end: Offset, acknowledged: Offset },
 }
 
 /// Where the log ends, and who wrote it.
@@ -74,6 +77,9 @@ impl Partition {
                 Ok(opened) => return self.serve(opened, since),
                 Err(OpenError::List(ListError::Lost { owner, epoch })) => return self.lose(owner, epoch),
                 Err(OpenError::List(ListError::Gone)) => return self.close(NotServed::NoSuchPartition(self.id)),
+                Err(problem @ OpenError::Shrunk { .. }) => {
+                    tracing::error!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, %problem, "acknowledged records are missing; the partition takes no writes");
+                }
                 Err(problem) => {
                     tracing::warn!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, %problem, "the partition cannot be opened yet");
                 }
@@ -114,12 +120,14 @@ impl Partition {
         let now = self.context.clock.wall();
         let recovered = recover(&self.context.ledgers, &head.ledger).await?;
         let Some(last) = recovered.last_entry else {
+            self.check_end(head.ledger.id, head.base_offset)?;
             list.close_head(head.ledger.id, None, None, now).await?;
             return Ok(None);
         };
         let state = LedgerState::Closed { last_entry: Some(last), length: recovered.length };
         let ledger = LedgerMetadata { state, fragments: recovered.fragments, ..head.ledger.clone() };
         let contents = replay(&self.context.reader, &ledger, last, recovered.last).await?;
+        self.check_end(head.ledger.id, contents.end_offset)?;
         let closed = (contents.end_offset > head.base_offset).then(|| ClosedLedger {
             ledger,
             epoch: head.epoch,
@@ -134,6 +142,15 @@ impl Partition {
         self.context.metrics.ledgers_recovered.increment(1);
         self.context.indexes.insert(head.ledger.id, contents.index);
         Ok(Some(contents.producers))
+    }
+
+    /// What this owner acknowledged itself must be there.
+    fn check_end(&self, ledger: LedgerId, end: Offset) -> Result<(), OpenError> {
+        let acknowledged = Offset(self.readable_to.load(Ordering::Acquire));
+        if end < acknowledged {
+            return Err(OpenError::Shrunk { ledger, end, acknowledged });
+        }
+        Ok(())
     }
 
     async fn producers_of(&self, closed: &ClosedLedger) -> Result<ProducerTable, OpenError> {
@@ -156,7 +173,7 @@ impl Partition {
                 }
                 Phase::Serving | Phase::Recovering | Phase::Draining => {}
             }
-            core.phase = Phase::Serving;
+            core.phase = if core.draining { Phase::Draining } else { Phase::Serving };
             core.head = None;
             (core.paused, core.rolling) = (false, false);
             core.log = PartitionLog::new(opened.end, opened.producers);

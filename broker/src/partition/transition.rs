@@ -155,20 +155,27 @@ impl Partition {
         });
     }
 
-    /// Ends a full head and begins the next one if someone waits to write.
+    /// Ends a full head, if there are bookies for the next one.
     async fn roll(self: &Arc<Self>) {
-        let prepared = match self.enough_bookies() {
-            Ok(()) => self.context.metadata.next_number(Sequence::Ledger).await.map_err(HeadError::from),
-            Err(problem) => Err(problem),
-        };
-        match prepared {
-            Ok(next) => self.end_head(Some(LedgerId(next))).await,
-            Err(problem) => {
-                tracing::warn!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, %problem, "the ledger is full but cannot be rolled yet");
-                let after = self.context.clock.monotonic() + ROLL_PAUSE;
-                self.with(|core, _| (core.rolling, core.roll_after) = (false, after));
-            }
+        match self.enough_bookies() {
+            Ok(()) => self.end_expired().await,
+            Err(problem) => self.put_off_roll(&problem),
         }
+    }
+
+    /// Ends the head and begins the next one if someone waits to write; `rolling` has been set.
+    pub(super) async fn end_expired(self: &Arc<Self>) {
+        match self.context.metadata.next_number(Sequence::Ledger).await {
+            Ok(next) => self.end_head(Some(LedgerId(next))).await,
+            Err(problem) => self.put_off_roll(&problem.into()),
+        }
+    }
+
+    fn put_off_roll(self: &Arc<Self>, problem: &HeadError) {
+        tracing::warn!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, %problem, "the ledger should end but cannot yet");
+        let after = self.context.clock.monotonic() + ROLL_PAUSE;
+        self.with(|core, _| (core.rolling, core.roll_after) = (false, after));
+        self.progress.notify_waiters();
     }
 
     /// Ends the head; `next` is the id of a ledger to go on with if appends are waiting.
@@ -216,11 +223,8 @@ impl Partition {
     /// Nothing is sent from here on, except the last checkpoint of the head.
     fn stop_sending(self: &Arc<Self>) -> Option<(LedgerId, LedgerAppender)> {
         self.with(|core, out| {
-            if !core.phase.writes() || core.paused {
-                core.rolling = false;
-                return None;
-            }
-            let head = core.head.as_mut()?;
+            core.rolling &= core.head.is_some();
+            let head = core.head.as_mut().filter(|_| core.phase.writes() && !core.paused)?;
             let (id, appender) = (head.id(), head.appender().clone());
             core.paused = true;
             if head.size().entries > 0
@@ -254,6 +258,7 @@ impl Partition {
     /// Writes what was accepted and ends the head; refuses what comes after.
     pub(crate) async fn drain(self: &Arc<Self>) {
         self.with(|core, _| {
+            core.draining = true;
             if core.phase == Phase::Serving {
                 core.phase = Phase::Draining;
             }

@@ -33,13 +33,16 @@ impl Partition {
         let now = self.context.clock.wall();
         let settings = self.topic.settings.load_full();
         let expiration = self.context.settings.load().producer_expiration;
-        let expired = self.with(|core, _| {
+        let ends = self.with(|core, _| {
             core.log.expire_producers(now, expiration);
             let size = core.head.as_ref().map(super::head::Head::size);
-            !core.rolling && size.is_some_and(|s| s.is_expired(&settings, now) || s.is_full(&settings, now))
+            let ends = size.is_some_and(|s| s.is_expired(&settings, now) || s.is_full(&settings, now));
+            let starts = ends && !core.rolling && !core.paused;
+            core.rolling |= starts;
+            starts
         });
-        if expired {
-            self.end_head(None).await;
+        if ends {
+            self.end_expired().await;
         }
         match self.drop_ledgers(list).await {
             Ok(()) => {}

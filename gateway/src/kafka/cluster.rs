@@ -1,12 +1,11 @@
 //! Kafka's picture of the cluster, drawn from a snapshot: brokers, controller, leaders, replicas. Owns how our model
 //! (owner, ledgers, copies) looks to clients; changes nothing.
 
-use super::context::{Endpoint, Shared};
+use super::context::{self, Endpoint, Shared};
 use kafka_protocol::{messages::BrokerId, protocol::StrBytes};
 use protocol::{
     cluster::{ClusterSnapshot, Topic},
     id::NodeId,
-    topic::PartitionId,
 };
 
 /// Operations on a topic that an unsecured cluster allows to everyone, as Kafka's bit set of ACL operations (read, write,
@@ -78,9 +77,8 @@ pub(super) fn cluster_id(snapshot: &ClusterSnapshot) -> StrBytes {
 /// `replicas` lists the owner and further brokers up to the replication factor; `isr` as many of them as the head ledger
 /// has copies.
 pub(super) fn placement(snapshot: &ClusterSnapshot, topic: &Topic, index: u32) -> Placement {
-    let id = PartitionId { topic: topic.record.id, index };
-    let record = snapshot.partition(id).map(|partition| &partition.record);
-    let leader = snapshot.owner(id).map(|node| BrokerId(node.node.0));
+    let record = topic.partitions.get(index as usize).and_then(Option::as_ref).map(|partition| &partition.record);
+    let leader = context::owner(snapshot, topic, index).map(|node| BrokerId(node.node.0));
     let assigned = record.and_then(|record| record.owner).map(|owner| BrokerId(owner.node.0));
     let factor = usize::from(topic.record.replication_factor).max(1);
     let others = snapshot.nodes.keys().map(|node| BrokerId(node.0)).filter(|id| Some(*id) != assigned);

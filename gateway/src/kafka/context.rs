@@ -7,6 +7,7 @@ use kafka_protocol::ResponseError;
 use protocol::{
     cluster::{ClusterSnapshot, ClusterView, Topic},
     id::NodeId,
+    model::NodeRecord,
     runtime::Clock,
     service::{broker::BrokerService, directory::NodeDirectory},
     topic::{PartitionId, TopicId},
@@ -101,9 +102,8 @@ impl Shared {
             let text = format!("topic \"{}\" has no partition {index}", topic.record.name);
             return Err(Failure::new(ResponseError::UnknownTopicOrPartition, text));
         };
-        let id = PartitionId { topic: topic.record.id, index };
-        match snapshot.owner(id) {
-            Some(owner) => Ok((id, owner.node)),
+        match owner(snapshot, topic, index) {
+            Some(owner) => Ok((PartitionId { topic: topic.record.id, index }, owner.node)),
             None => Err(Failure::new(ResponseError::NotLeaderOrFollower, "no live node owns the partition")),
         }
     }
@@ -147,11 +147,14 @@ impl Shared {
     }
 }
 
+/// The live node that owns a partition of a topic: `ClusterSnapshot::owner` for those who hold the topic already.
+pub(crate) fn owner<'a>(snapshot: &'a ClusterSnapshot, topic: &Topic, index: u32) -> Option<&'a Arc<NodeRecord>> {
+    let owner = topic.partitions.get(index as usize)?.as_ref()?.record.owner?;
+    snapshot.nodes.get(&owner.node).filter(|node| node.registration == owner.registration)
+}
+
 /// Whether every partition of a topic has a live owner.
 pub(crate) fn is_served(snapshot: &ClusterSnapshot, topic: &Topic) -> bool {
     topic.partitions.len() == topic.record.partitions as usize
-        && (0..topic.record.partitions).all(|index| {
-            let id = PartitionId { topic: topic.record.id, index };
-            snapshot.owner(id).is_some()
-        })
+        && (0..topic.record.partitions).all(|index| owner(snapshot, topic, index).is_some())
 }

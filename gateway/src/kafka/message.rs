@@ -33,14 +33,13 @@ pub(crate) enum MessageError {
     },
 }
 
-/// Decodes the body of a request, without header. Every byte of it must be used.
+/// Decodes the body of a request, without header. Bytes after its last field are ignored, as Kafka does.
 ///
 /// # Errors
 /// [`MessageError::Shape`] and [`MessageError::Value`]; the connection it came on is beyond repair.
 pub(crate) fn decode<M: Decodable>(api_key: i16, version: i16, mut body: Bytes) -> Result<M, MessageError> {
     shape::check(api_key, version, &body)?;
-    let message = M::decode(&mut body, version).map_err(|e| value_error(api_key, version, e.to_string()))?;
-    if body.is_empty() { Ok(message) } else { Err(value_error(api_key, version, "bytes are left over".into())) }
+    M::decode(&mut body, version).map_err(|e| value_error(api_key, version, e.to_string()))
 }
 
 fn value_error(api_key: i16, version: i16, reason: String) -> MessageError {

@@ -1,9 +1,9 @@
 //! The guard in front of the decoders: walks a request body along the table of [`schema`] and checks every length.
 //!
 //! The decoders behind it reserve memory for as many array elements as the wire claims, so a body of twelve bytes can
-//! ask for gigabytes. After [`check`] every string and blob lies inside the body, every array is backed by bytes, the
-//! elements of one request are bounded in number, and nothing is left over. The walk itself allocates nothing; its
-//! depth is the depth of the table.
+//! ask for gigabytes. After [`check`] every string and blob lies inside the body, every array is backed by bytes, and the
+//! elements of one request are bounded in number. Bytes after the last field are ignored. The walk itself allocates
+//! nothing; its depth is the depth of the table.
 
 mod schema;
 #[cfg(test)]
@@ -49,9 +49,6 @@ pub(crate) enum ShapeError {
     /// A tagged field whose content is not as long as it says.
     #[error("tagged field {0} has the wrong size")]
     TagSize(u32),
-    /// Bytes after the last field.
-    #[error("{0} bytes after the last field")]
-    Trailing(usize),
 }
 
 /// Checks the body of a request, without header.
@@ -64,7 +61,8 @@ pub(crate) fn check(api_key: i16, version: i16, body: &[u8]) -> Result<(), Shape
         .ok_or(ShapeError::Unknown(api_key, version))?;
     let mut walk = Walk::new(body, version, shape);
     walk.fields(shape.fields)?;
-    if walk.rest.is_empty() { Ok(()) } else { Err(ShapeError::Trailing(walk.rest.len())) }
+    // What follows the last field is ignored, as Kafka does: librdkafka 2 asks for all topics with three stray bytes.
+    Ok(())
 }
 
 /// Reads the tagged fields of a flexible request header, none of which is known, and returns what follows them.

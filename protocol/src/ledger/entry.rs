@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_layout_never_changes() {
-        let golden = "0100000037bd4dd00000000000000007000000000000000300000000000000020000000000000063\
+        let golden = "010000002430f1810000000000000007000000000000000300000000000000020000000000000063\
                       68656c6c6f";
         let hex: String = sealed(b"hello").bytes().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, golden);

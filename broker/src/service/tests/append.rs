@@ -231,6 +231,15 @@ async fn a_roll_waits_for_metadata_while_writes_go_on() {
     for n in 1..6 {
         assert_eq!(desk.write(id, &[&value]).await, n);
     }
+    desk.broker.apply_retention().await;
+    assert_eq!(desk.write(id, &[&value]).await, 6, "retention does not stop the head either");
     assert!(desk.closed(id).is_empty());
     desk.metadata.faults().always(None);
+    let ends = async {
+        while desk.closed(id).is_empty() {
+            desk.broker.apply_retention().await;
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("the roll", ends).await;
 }

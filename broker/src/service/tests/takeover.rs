@@ -179,3 +179,24 @@ async fn a_roll_that_meets_a_new_owner_changes_nothing() {
     let appended = append_to(&next, id, batches::plain(&["c"])).await.expect("appended");
     assert!(appended.base_offset.0 > base, "acknowledged records are never overwritten");
 }
+
+#[tokio::test]
+async fn storage_that_lost_acknowledged_records_stops_the_partition_instead_of_shortening_it() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    for value in ["a", "b", "c"] {
+        desk.write(id, &[value]).await;
+    }
+    let head = desk.head(id);
+    desk.bookie().forget(head, protocol::id::EntryId(2));
+    desk.bookie().faults().push(Fault::Refuse(BookieError::Storage { reason: "disk".into() }));
+    assert!(desk.append(id, batches::plain(&["d"])).await.is_err());
+    eventually("the recovery to begin", || desk.bookie().is_fenced(head)).await;
+    for _ in 0..20 {
+        let refused = desk.broker.append(request(id, batches::plain(&["e"]))).await;
+        assert_eq!(refused, Err(NotServed::Opening.into()));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(desk.fetch(id, 0).await.expect("reads go on").high_watermark, Offset(3));
+    assert_eq!(desk.head(id), head, "the ledger is not closed short");
+}
