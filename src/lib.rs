@@ -1,9 +1,9 @@
 //! The one binary: roles wired into a node, and the command line that starts it and talks to it.
 //!
 //! * [`node`] is the only place that knows every role. [`directory`] hands their handles to each other, [`instance`]
-//!   guards the data directory, [`admin`] and [`telemetry`] show what happens, [`readiness`] says what
-//!   is missing, [`cluster`] founds the cluster, [`role`] names the roles,
-//!   [`open_files`] raises a limit of the system.
+//!   guards the data directory, [`cluster`] founds the cluster, [`role`] names the roles, [`open_files`] raises a limit
+//!   of the system.
+//! * [`admin`], [`telemetry`], [`readiness`] and [`process`] show what happens.
 //! * [`config`] merges file, environment and flags.
 //! * [`cli`] holds the commands, [`bench`] those that measure.
 
@@ -16,6 +16,7 @@ pub mod directory;
 pub mod instance;
 pub mod node;
 pub mod open_files;
+pub mod process;
 pub mod readiness;
 pub mod role;
 pub mod telemetry;

@@ -8,11 +8,13 @@ use crate::{
     config::{Config, address::Address},
     directory::{LocalBookies, LocalNode},
     instance::{Instance, InstanceError},
+    process,
     readiness::Readiness,
     role::Role,
 };
 use bookie::{Bookie, BookieConfig, BookieDeps};
 use broker::{Broker, BrokerConfig, BrokerDeps};
+use futures::future::BoxFuture;
 use gateway::{
     Endpoint, Gateway, GatewayConfig, GatewayDeps,
     group::{Coordinators, CoordinatorsConfig, CoordinatorsDeps, render_prometheus},
@@ -158,7 +160,9 @@ impl Node {
         let (readiness, groups) = (Arc::new(Readiness::default()), Groups::new());
         let coordinators = Arc::new(OnceLock::new());
         let admin_address = local_address(&admin, "--admin-address (admin.address)")?;
-        admin_routes(&readiness, &coordinators, metrics, shown).serve(admin, &groups.node);
+        let identity = Arc::new(OnceLock::new());
+        let extra = extra_metrics(config.node.0, &identity, &coordinators);
+        admin_routes(&readiness, extra, metrics, shown).serve(admin, &groups.node);
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metadata_node = MetadataNode::start(metadata_config(&config), Arc::clone(&clock), &groups.node).await?;
@@ -166,6 +170,7 @@ impl Node {
         readiness.started(Role::Metadata, metadata_node.readiness());
         let view = ClusterView::start(Arc::clone(&metadata), &groups.view).await?;
         let cluster_id = cluster::find_or_found(&*metadata, &*clock).await?.cluster_id;
+        let _ = identity.set(cluster_id.clone());
         Controller::start(Arc::clone(&metadata), view.clone(), Arc::clone(&clock), &groups.controller);
 
         let port = local_address(&kafka, "--kafka-address (listeners)")?.port();
@@ -270,24 +275,38 @@ fn advertised_port(config: &Config, bound: u16) -> u16 {
     if config.advertised.port == 0 { bound } else { config.advertised.port }
 }
 
+/// Metrics that are counted when asked.
+type Extra = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
+
+/// What this process is and uses, and, once there are coordinators, how far consumer groups are behind.
+fn extra_metrics(
+    node: i32,
+    cluster_id: &Arc<OnceLock<String>>,
+    coordinators: &Arc<OnceLock<Arc<Coordinators>>>,
+) -> Extra {
+    let (cluster_id, coordinators) = (Arc::clone(cluster_id), Arc::clone(coordinators));
+    Arc::new(move || {
+        let mut text = process::render(node, cluster_id.get().map_or("", String::as_str));
+        let coordinators = coordinators.get().cloned();
+        Box::pin(async move {
+            if let Some(coordinators) = coordinators {
+                text += &render_prometheus(&coordinators.lag().await);
+            }
+            text
+        })
+    })
+}
+
 fn admin_routes(
     readiness: &Arc<Readiness>,
-    coordinators: &Arc<OnceLock<Arc<Coordinators>>>,
+    extra: Extra,
     metrics: PrometheusHandle,
     config: BTreeMap<String, ConfigValue>,
 ) -> Admin {
-    let (healthy, ready, coordinators) = (Arc::clone(readiness), Arc::clone(readiness), Arc::clone(coordinators));
+    let (healthy, ready) = (Arc::clone(readiness), Arc::clone(readiness));
     Admin {
         metrics,
-        extra: Arc::new(move || {
-            let coordinators = coordinators.get().cloned();
-            Box::pin(async move {
-                match coordinators {
-                    Some(coordinators) => render_prometheus(&coordinators.lag().await),
-                    None => String::new(),
-                }
-            })
-        }),
+        extra,
         ailments: Arc::new(move || healthy.ailments()),
         obstacles: Arc::new(move || ready.obstacles()),
         config,

@@ -17,10 +17,10 @@ mkdir -p "$cache/bench"
 scratch=$(mktemp -d -p "$cache/bench")
 server=
 trap '[ -n "$server" ] && kill -KILL "$server" 2>/dev/null; rm -rf "$scratch"' EXIT
-kafka=$((20000 + RANDOM % 20000)) admin=$((40001 + RANDOM % 20000))
+kafka=$((10000 + RANDOM % 10000)) admin=$((20000 + RANDOM % 10000)) # below the ports the system gives to clients
 export MAGNETAR_BOOTSTRAP=127.0.0.1:$kafka
 
-start_server() { # prints the seconds until ready
+start_server() { # sets `ready`, the milliseconds until the server was
   local begin; begin=$(date +%s%N)
   "$magnetar" standalone --data-dir "$scratch/data" --kafka-address "127.0.0.1:$kafka" \
     --admin-address "127.0.0.1:$admin" --set max.connections=20000 >>"$scratch/server.log" 2>&1 &
@@ -29,7 +29,7 @@ start_server() { # prints the seconds until ready
     kill -0 "$server" 2>/dev/null || { cat "$scratch/server.log"; exit 2; }
     sleep 0.01
   done
-  echo "ready after $((($(date +%s%N) - begin) / 1000000)) ms"
+  ready=$((($(date +%s%N) - begin) / 1000000))
 }
 stop_server() { kill -TERM "$server"; wait "$server" || true; server=; }
 resident() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$server/status"; }
@@ -41,26 +41,24 @@ for run in "${runs[@]}"; do
   rm -rf "$scratch/data"
   case $run in
     start)
-      echo "an empty data directory: $(start_server)"; server=$(pgrep -n -f "$scratch/data"); stop_server
-      echo "the same again:          $(start_server)"; server=$(pgrep -n -f "$scratch/data"); stop_server ;;
+      start_server; echo "ready with an empty data directory after $ready ms"; stop_server
+      start_server; echo "ready again after $ready ms"; stop_server ;;
     idle)
       start_server; sleep 2
       echo "resident while idle: $(resident) MiB"
       ulimit -n "$(ulimit -Hn)"
       before=$(resident)
-      python3 - "$kafka" <<'PY'
-import socket, sys, subprocess
+      python3 - "$kafka" "$server" <<'PY'
+import socket, sys, time
 held = []
 try:
     for _ in range(10_000):
         held.append(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
 except OSError as problem:
     print("the limit on open files stops us:", problem)
-print(len(held), "connections held;", end=" ", flush=True)
-import time
 time.sleep(2)
-pid = subprocess.run(["pgrep", "-n", "-f", f"--kafka-address 127.0.0.1:{sys.argv[1]}"], capture_output=True, text=True).stdout.split()[0]
-print(next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmRSS")).strip())
+resident = next(line for line in open(f"/proc/{sys.argv[2]}/status") if line.startswith("VmRSS"))
+print(f"resident with {len(held)} idle connections: {int(resident.split()[1]) / 1024:.1f} MiB")
 PY
       echo "(before them: $before MiB)"; stop_server ;;
     latency)

@@ -37,6 +37,9 @@ use std::{
 
 /// Records between two looks at what was acknowledged.
 const POLL_EVERY: u64 = 64;
+/// How long to wait for an acknowledgement before looking again. The client's poll lasts as long as it is told to, even
+/// when the acknowledgement is there, so this is idle time between two records.
+const GLANCE: Duration = Duration::from_micros(50);
 /// How often the progress line is written.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -334,7 +337,7 @@ impl Share {
                 continue;
             }
             if sent - counter.ended.load(Ordering::Relaxed) >= self.in_flight {
-                producer.poll(Duration::from_millis(10));
+                producer.poll(GLANCE);
                 continue;
             }
             let from = usize::try_from(sent % 4096).unwrap_or(0);

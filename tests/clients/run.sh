@@ -25,7 +25,7 @@ trap 'stop_server -KILL; rm -rf "$scratch"' EXIT
 free_port() { # a port nobody listens on
   local port
   while :; do
-    port=$((20000 + RANDOM % 20000))
+    port=$((10000 + RANDOM % 20000)) # below the ports the system gives to clients
     (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
   done
 }

@@ -10,6 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -38,10 +39,17 @@ pub fn passed(deadline: Instant) -> bool {
     Instant::now() > deadline
 }
 
-/// A port nobody listens on at this moment.
+/// A port nobody listens on, below those the system gives to clients: a server that was killed must find its port free
+/// again, even though reconnecting clients draw ports all the time.
 pub fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    probe.local_addr().expect("bound").port()
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let draw = std::process::id().wrapping_mul(7919).wrapping_add(DRAWN.fetch_add(1, Ordering::Relaxed) * 13);
+        let port = 10_000 + (draw % 20_000) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A standalone server with its own data directory, which outlives restarts.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
     in_time(what, waiting).await;
@@ -172,7 +172,7 @@ pub(super) fn request(id: PartitionId, batches: Bytes) -> Append {
 pub(super) async fn append_to(broker: &Arc<Broker>, id: PartitionId, batches: Bytes) -> Result<Appended, AppendError> {
     loop {
         match broker.append(request(id, batches.clone())).await {
-            Err(AppendError::NotServed(NotServed::Opening)) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(AppendError::NotServed(NotServed::Opening)) => tokio::task::yield_now().await,
             answer => return answer,
         }
     }

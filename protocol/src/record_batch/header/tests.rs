@@ -1,3 +1,5 @@
+//! Headers of record batches: golden bytes, damage, and the fields a broker may write.
+
 use super::*;
 use crate::testing::batches::{BatchBuilder, idempotent, plain, reseal};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Records of every codec come back as they were sent; hostile lengths and bombs do no harm.
+
 use super::*;
 use crate::testing::batches::{self, BatchBuilder, DEFAULT_TIME, reseal};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The conformance suites on the fakes themselves: a suite that its own fake fails would prove nothing.
+
 use super::*;
 use crate::testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, FakeMetadata};
 

@@ -1,3 +1,5 @@
+//! Frames: golden bytes, every cut, and lengths that must not be believed.
+
 use super::*;
 use crate::wire::envelope::RequestHeader;
 use proptest::prelude::*;
