@@ -73,6 +73,7 @@ PY
       start_server
       "$magnetar" bench produce --topic tail --producers 2 --records 120000 --duration 60s --no-probe
       "$magnetar" bench consume --topic tail --passes 8
+      "$magnetar" bench consume --topic tail --passes 40 --bare
       echo "server: $(cpu) CPU seconds, $(resident) MiB resident"; stop_server ;;
     *) echo "no such run: $run"; exit 2 ;;
   esac

@@ -2,6 +2,7 @@
 //! partitions of its own; nothing is committed.
 
 use super::{
+    fetcher::Fetcher,
     figures::{self, Tally},
     probe::{self, per_second},
 };
@@ -52,6 +53,9 @@ pub struct BenchConsume {
     /// End after this time
     #[arg(long, default_value = "60s", value_parser = amount::duration)]
     pub duration: Duration,
+    /// Fetch record batches without a client library, to measure the server rather than the client
+    #[arg(long)]
+    pub bare: bool,
     /// Do not measure the bare network
     #[arg(long)]
     pub no_probe: bool,
@@ -118,7 +122,7 @@ impl BenchConsume {
             let consumer = settings.create_with_context(Quiet).map_err(|e| explain(&e))?;
             let done = done.clone();
             let consume = move || {
-                let result = share.consume(&consumer);
+                let result = if share.args.bare { share.fetch() } else { share.consume(&consumer) };
                 drop(done);
                 result
             };
@@ -162,7 +166,7 @@ impl BenchConsume {
             table::bytes(tally.bytes),
             took.as_secs_f64(),
             self.topic,
-            table::count(self.consumers.into(), "consumer"),
+            table::count(self.consumers.into(), if self.bare { "bare consumer" } else { "consumer" }),
             table::count(self.passes.into(), "pass").replace("passs", "passes"),
         );
         let records = figures::records_per_second(per_second(tally.records, took));
@@ -186,6 +190,30 @@ struct Share {
 type Read = (Tally, Option<(Duration, Duration)>);
 
 impl Share {
+    /// Reads everything as often as asked, by batch headers alone.
+    fn fetch(&self) -> anyhow::Result<Read> {
+        let address = self.args.connection.bootstrap.split(',').next().unwrap_or_default().trim();
+        let mut fetcher = Fetcher::connect(address, &self.args.topic, &self.partitions)?;
+        let mut read: Read = (Tally::default(), None);
+        let end = self.clock.monotonic() + self.args.duration;
+        for _ in 0..self.args.passes {
+            fetcher.rewind();
+            loop {
+                let begin = self.clock.monotonic();
+                let got = fetcher.fetch()?;
+                let now = self.clock.monotonic();
+                if got.records == 0 || now > end {
+                    break;
+                }
+                read.0.records += got.records;
+                read.0.bytes += got.bytes;
+                self.counted.fetch_add(got.bytes, Ordering::Relaxed);
+                read.1.get_or_insert((begin, now)).1 = now;
+            }
+        }
+        Ok(read)
+    }
+
     fn consume(&self, consumer: &BaseConsumer<Quiet>) -> anyhow::Result<Read> {
         let mut read: Read = (Tally::default(), None);
         let end = self.clock.monotonic() + self.args.duration;

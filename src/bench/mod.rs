@@ -2,6 +2,7 @@
 //! measured and how; the server does not know that it is measured.
 
 mod consume;
+mod fetcher;
 mod figures;
 mod pace;
 mod probe;
