@@ -8,7 +8,8 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    io::Write,
+    path::{Path, PathBuf},
     process::Command,
 };
 use support::{Server, client};
@@ -19,7 +20,7 @@ const FROM_PROMETHEUS: &str = "up";
 const TARGET_LABELS: [&str; 2] = ["instance", "job"];
 /// What stands between operands without being a metric.
 const OPERATORS: [&str; 4] = ["and", "or", "unless", "bool"];
-/// Words that a list of labels in parentheses follows.
+/// Words that a list of labels in parentheses follows; the first two stand behind an aggregation.
 const GROUPINGS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 /// Units of Grafana that this dashboard uses; an unknown one is shown as a suffix and misleads.
 const UNITS: [&str; 9] = ["none", "short", "s", "bytes", "Bps", "cps", "ops", "reqps", "percentunit"];
@@ -123,7 +124,7 @@ fn named(expression: &str) -> Named {
         } else if let Some(selector) = rest.strip_prefix('{') {
             rest = selector;
             found.metrics.push((word.to_string(), words(&inside(&mut rest, '}')).collect()));
-        } else if !rest.starts_with('(') {
+        } else if !rest.starts_with('(') && !["by", "without"].iter().any(|g| rest.starts_with(g)) {
             found.metrics.push((word.to_string(), Vec::new()));
         }
     }
@@ -257,7 +258,7 @@ fn every_alert_says_what_to_do() {
 }
 
 /// Runs `promtool`; false if this machine has none.
-fn promtool(arguments: &[&str], what: &PathBuf) -> bool {
+fn promtool(arguments: &[&str], what: &Path) -> bool {
     let output = match Command::new("promtool").args(arguments).arg(what).output() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return false,
         other => other.expect("promtool runs"),
@@ -282,6 +283,7 @@ fn prometheus_accepts_rules_configuration_and_every_expression() {
         && promtool(&["check", "config"], &file("prometheus.yml"))
         && promtool(&["check", "rules"], &panels);
     if !checked {
-        eprintln!("SKIPPED: promtool is not installed");
+        // Straight to standard error: the test harness hides what a passing test prints with a macro.
+        writeln!(std::io::stderr(), "SKIPPED: promtool is not installed").expect("standard error");
     }
 }

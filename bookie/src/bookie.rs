@@ -214,7 +214,11 @@ impl Bookie {
 
         let probe = disk::probe_of(config.directories());
         let (health, metrics) = (Arc::clone(&core.shared.health), Arc::clone(&core.shared.metrics));
-        let guard = Guard { probe, reserve: config.disk_reserve, health, metrics };
+        let store = Arc::clone(&core.shared.store);
+        // A full buffer is written once to the files, and its successor's journal is allocated before that.
+        let next_journal = config.write_buffer_bytes as u64 * 11 / 10;
+        let owed = Box::new(move || store.unflushed().map_or(0, |bytes| bytes + bytes.min(next_journal)));
+        let guard = Guard { probe, owed, reserve: config.disk_reserve, health, metrics };
         spawn("bookie disk", Box::pin(guard.run(Duration::from_millis(config.disk_check_ms), stopping.clone())));
 
         let store = Arc::clone(&core.shared.store);

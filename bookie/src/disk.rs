@@ -10,6 +10,11 @@ const RESERVE_BYTES: u64 = 1 << 30;
 /// ... and at most this part of the disk.
 const RESERVE_PART: u64 = 20;
 
+/// With this much more than the reserve free, the next look may wait: nothing writes that much between two looks.
+const PLENTY_BYTES: u64 = 2 << 30;
+/// How much more often it is looked when there is less.
+const HURRY: u32 = 40;
+
 /// What a file system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
@@ -38,34 +43,46 @@ pub(crate) fn probe_of(directories: Vec<PathBuf>) -> Probe {
 /// Watches free space.
 pub(crate) struct Guard {
     pub(crate) probe: Probe,
+    /// Bytes that the store holds in its journal and memory and has yet to write to its files.
+    pub(crate) owed: Box<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) reserve: Option<u64>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Guard {
-    /// Looks every `every`, until stopped.
+    /// Looks every `every`, and more often while space is short, until stopped.
     pub(crate) async fn run(self, every: Duration, stopping: CancellationToken) {
         let mut full = false;
-        let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stopping.cancelled() => return,
-            }
             let probe = Arc::clone(&self.probe);
+            let mut wait = every;
             match tokio::task::spawn_blocking(move || probe()).await {
-                Ok(Ok(space)) => full = self.judge(space, full),
+                Ok(Ok(space)) => {
+                    let space = Space { free: space.free.saturating_sub((self.owed)()), ..space };
+                    full = self.judge(space, full);
+                    if !full && space.free < self.reserve_of(space) + PLENTY_BYTES {
+                        wait /= HURRY;
+                    }
+                }
                 Ok(Err(problem)) => tracing::warn!(%problem, "free space cannot be read"),
                 Err(_) => return,
             }
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
+                () = stopping.cancelled() => return,
+            }
         }
+    }
+
+    fn reserve_of(&self, space: Space) -> u64 {
+        self.reserve.unwrap_or_else(|| RESERVE_BYTES.min(space.total / RESERVE_PART))
     }
 
     /// Says what the space means, and whether the disk counts as full from now on.
     pub(crate) fn judge(&self, space: Space, was_full: bool) -> bool {
         self.metrics.disk_free.set(space.free as f64);
-        let reserve = self.reserve.unwrap_or_else(|| RESERVE_BYTES.min(space.total / RESERVE_PART));
+        let reserve = self.reserve_of(space);
         // Back only when a quarter more than the reserve is free, or the state would flutter.
         let full = if was_full { space.free < reserve + reserve / 4 } else { space.free < reserve };
         if full && !was_full {
@@ -88,7 +105,13 @@ mod tests {
     fn guard(reserve: Option<u64>) -> Guard {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::new(false, Arc::clone(&metrics)));
-        Guard { probe: Arc::new(|| Ok(Space { free: 50, total: 1000 })), reserve, health, metrics }
+        Guard {
+            probe: Arc::new(|| Ok(Space { free: 50, total: 1000 })),
+            owed: Box::new(|| 0),
+            reserve,
+            health,
+            metrics,
+        }
     }
 
     #[test]
@@ -120,6 +143,17 @@ mod tests {
         let stopping = CancellationToken::new();
         let task = tokio::spawn(guard.run(Duration::from_millis(1), stopping.clone()));
         states.wait_for(|state| *state == BookieState::ReadOnly).await.expect("watched");
+        stopping.cancel();
+        task.await.expect("ends");
+    }
+
+    #[tokio::test]
+    async fn what_is_yet_to_be_flushed_counts_as_used() {
+        let guard = Guard { owed: Box::new(|| 21), ..guard(Some(30)) };
+        let mut states = guard.health.changes();
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(guard.run(Duration::from_secs(3600), stopping.clone()));
+        states.wait_for(|state| *state == BookieState::ReadOnly).await.expect("50 bytes less 21 are under 30");
         stopping.cancel();
         task.await.expect("ends");
     }

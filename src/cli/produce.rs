@@ -49,11 +49,11 @@ pub struct Produce {
     /// Create the topic with this many partitions if it does not exist
     #[arg(long)]
     pub partitions: Option<i32>,
-    /// none, gzip, snappy, lz4 or zstd
-    #[arg(short = 'z', long, default_value = "none")]
+    /// How batches are compressed
+    #[arg(short = 'z', long, default_value = "none", value_parser = ["none", "gzip", "snappy", "lz4", "zstd"])]
     pub compression: String,
-    /// When a record counts as sent: 0, 1 or all
-    #[arg(long, default_value = "all")]
+    /// When a record counts as sent
+    #[arg(long, default_value = "all", value_parser = ["0", "1", "all"])]
     pub acks: String,
     /// The server to send to.
     #[command(flatten)]
@@ -203,7 +203,7 @@ impl Produce {
             Duration::from_micros(p99).as_secs_f64() * 1000.0,
         );
         if let Some((count, error)) = deliveries.failed.lock().take() {
-            bail!("{} were not acknowledged: {}", table::count(count, "record"), explain(&error));
+            bail!("not acknowledged: {}: {}", table::count(count, "record"), explain(&error));
         }
         Ok(())
     }

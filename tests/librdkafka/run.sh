@@ -39,10 +39,11 @@ server=
 trap '[ -n "$server" ] && kill -KILL "$server" 2>/dev/null; rm -rf "$scratch"' EXIT
 kafka=$((10000 + RANDOM % 10000)) admin=$((20000 + RANDOM % 10000)) # below the ports the system gives to clients
 start_server() {
-  # What the suite's default scenario expects of a broker.
+  # What the suite's default scenario expects of a broker. Without a rebalance delay the second consumer of 0113 comes too
+  # late for the first rebalance, which the test does not allow for.
   "$magnetar" standalone --data-dir "$scratch/data" --kafka-address "127.0.0.1:$kafka" \
     --admin-address "127.0.0.1:$admin" --set num.partitions=4 --set auto.create.topics.enable=true \
-    --set group.initial.rebalance.delay.ms=0 --set message.max.bytes=20000000 \
+    --set group.initial.rebalance.delay.ms=500 --set message.max.bytes=20000000 \
     --set group.min.session.timeout.ms=3000 >>"$scratch/server.log" 2>&1 &
   server=$!
   for _ in $(seq 1 200); do
@@ -55,6 +56,14 @@ start_server() {
 start_server
 cd "$build/tests" || exit 2
 printf 'bootstrap.servers=127.0.0.1:%s\ntest.timeout.multiplier=2\n' "$kafka" >test.conf
+# Why a test is not expected to pass yet, for the table.
+reason() {
+  case $1 in
+    0055 | 0061 | 0103 | 0129 | 0137) echo "needs transactions" ;;
+    0081) echo "needs access control lists" ;;
+    0049 | 0068 | 0075 | 0076 | 0086 | 0088 | 0094) echo "needs librdkafka's socket emulator, which is off (-E)" ;;
+  esac
+}
 passed=0 failed=0 skipped=0
 table=$scratch/table
 for id in "${tests[@]}"; do
@@ -87,13 +96,14 @@ PY
   case $verdict in passed) passed=$((passed + 1));; skipped) skipped=$((skipped + 1));; *) failed=$((failed + 1))
     cp "$scratch/$id.log" "$cache/librdkafka-$id.log" ;; esac
   printf '%s %-40s %-8s %4ss\n' "$id" "$name" "$verdict" "$took"
-  echo "| $id | $name | $verdict |" >>"$table"
+  why=; [ "$verdict" = passed ] || why=$(reason "$id")
+  echo "| $id | $name | $verdict | $why |" >>"$table"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 if [ -n "$write" ]; then
   { echo "# librdkafka's own suite against Magnetar"; echo
     echo "\`tests/librdkafka/run.sh --write\`, $(date +%F), librdkafka $(cat "$build/.version" 2>/dev/null || grep -m1 -oE 'v[0-9.]+' "$build/CHANGELOG.md")."
     echo "$passed passed, $failed failed, $skipped skipped themselves."; echo
-    echo "| id | test | result |"; echo "|---|---|---|"; cat "$table"; } >"$here/results.md"
+    echo "| id | test | result | why |"; echo "|---|---|---|---|"; cat "$table"; } >"$here/results.md"
 fi
 [ $failed -eq 0 ]

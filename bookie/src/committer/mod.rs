@@ -214,11 +214,11 @@ impl Drop for Gone<'_> {
 fn run(shared: &Shared, queue: &Queue, batch_bytes: usize) {
     let gone = Gone(shared, queue);
     while let Some(taken) = queue.take(batch_bytes) {
-        shared.metrics.queue_bytes.set(queue.in_flight() as f64);
         let mut group = Group::new(shared);
         taken.commands.into_iter().for_each(|command| group.take(command));
         group.commit();
         queue.done(taken.bytes);
+        shared.metrics.queue_bytes.set(queue.in_flight() as f64);
         shared.ledgers.lock().trim();
     }
     Group::new(shared).commit_rest();

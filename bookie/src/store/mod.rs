@@ -124,6 +124,10 @@ pub trait EntryStore: Send + Sync + 'static {
     fn state(&self) -> Result<StoreState, StoreError>;
     /// Gives the space of dropped ledgers back. May take long; nothing waits for it.
     fn reclaim(&self, dropped: &[LedgerId]) -> Result<(), StoreError>;
+    /// Bytes that are durable in the journal but not in the files yet: so much space a later flush will take.
+    fn unflushed(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
     /// Writes out what can be written and closes; every later call answers [`StoreError::Closed`].
     fn close(&self) -> Result<(), StoreError>;
 }

@@ -24,6 +24,9 @@ type Cursor<'a> = DBRawIteratorWithThreadMode<'a, Db>;
 /// Readahead of runs that are longer than one entry, in bytes.
 const READAHEAD: usize = 1 << 20;
 
+/// The write buffers that are not flushed, in bytes. The other column families hold next to nothing.
+const UNFLUSHED: &str = "rocksdb.cur-size-all-mem-tables";
+
 /// Why the store could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -220,6 +223,13 @@ impl EntryStore for RocksStore {
                 db.compact_range_cf(&entry, Some(start), Some(end));
             }
             Ok(())
+        })
+    }
+
+    fn unflushed(&self) -> Result<u64, StoreError> {
+        self.with(|db| {
+            let bytes = db.property_int_value_cf(&family(db, keys::CF_ENTRY), UNFLUSHED).map_err(failed)?;
+            Ok(bytes.unwrap_or(0))
         })
     }
 

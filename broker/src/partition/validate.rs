@@ -7,12 +7,16 @@
 use super::{log::ValidBatches, producer_state::ProducerBatch};
 use bytes::Bytes;
 use protocol::{
-    id::Timestamp,
-    record_batch::{BatchError, RecordBatch, for_each_record, split},
+    id::{Offset, Timestamp},
+    record_batch::{BATCH_OVERHEAD, BatchError, Codec, RecordBatch, for_each_record, split},
     service::broker::{AppendError, Origin},
     settings::{TimestampType, TopicSettings},
 };
 use std::time::Duration;
+
+/// The fewest bytes of an uncompressed record: its length, attributes, two deltas, and the lengths of key, value and
+/// headers, each one byte or more.
+const MIN_RECORD: usize = 7;
 
 /// What the rules depend on beside the bytes.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +73,8 @@ impl Rules<'_> {
             let (count, span) = (batch.record_count(), batch.span());
             return Err(refuse(BatchError::Count { count, span }));
         }
-        if batch.is_control() && self.origin == Origin::Client {
-            return Err(invalid("clients cannot write control batches"));
+        if self.origin == Origin::Client {
+            check_client(batch)?;
         }
         if batch.is_transactional() {
             return Err(AppendError::TransactionsUnsupported);
@@ -130,6 +134,23 @@ impl Rules<'_> {
         }
         Err(AppendError::InvalidRecord { reason: "records of a compacted topic need keys".into(), records })
     }
+}
+
+/// What only our own writers may do.
+fn check_client(batch: &RecordBatch) -> Result<(), AppendError> {
+    if batch.is_control() {
+        return Err(invalid("clients cannot write control batches"));
+    }
+    if batch.base_offset() != Offset(0) {
+        return Err(invalid(&format!("a producer's batch has the base offset 0, not {}", batch.base_offset())));
+    }
+    // Without this a batch of a few bytes could claim, and use up, two thousand million offsets.
+    let (count, body) = (batch.record_count(), batch.bytes().len() - BATCH_OVERHEAD);
+    let room = i32::try_from(body / MIN_RECORD).unwrap_or(i32::MAX);
+    if batch.codec() == Ok(Codec::None) && count > room {
+        return Err(invalid(&format!("a batch of {count} records cannot have {body} bytes of records")));
+    }
+    Ok(())
 }
 
 fn producer_of(batch: &RecordBatch) -> Option<ProducerBatch> {

@@ -3,6 +3,7 @@
 
 use super::{MAX_CONFLICTS, Topics, busy, put, to_admin_error};
 use protocol::{
+    cluster::ClusterSnapshot,
     id::{NodeId, Revision},
     model::{ConfigRecord, decode, encode, key},
     service::{
@@ -37,7 +38,7 @@ impl Topics {
 
     async fn alter_topic(&self, name: &str, alter: &AlterConfig) -> Result<bool, AdminError> {
         let (mut record, version) = self.topic(name).await?;
-        let described = describe_topic(&self.fixed, &self.snapshot().config.values, &record.config);
+        let described = self.describe_of_topic(&self.snapshot(), &record.config);
         record.config = apply(&record.config, alter, &described)?;
         TopicSettings::check(&record.config).map_err(|problem| AdminError::BadConfig(problem.to_string()))?;
         if alter.validate_only {
@@ -87,13 +88,20 @@ impl Topics {
             ConfigResource::Topic(name) => {
                 let snapshot = self.snapshot();
                 let topic = snapshot.topic(name).ok_or_else(|| AdminError::NoSuchTopic(name.clone()))?;
-                Ok(describe_topic(&self.fixed, &snapshot.config.values, &topic.record.config))
+                Ok(self.describe_of_topic(&snapshot, &topic.record.config))
             }
             ConfigResource::Node(Some(node)) if *node != self.node => {
                 Err(AdminError::Invalid(format!("this is node {}, not node {node}", self.node)))
             }
             ConfigResource::Node(node) => Ok(self.describe_of_node(*node)),
         }
+    }
+
+    /// A topic's settings as they are in force on this node.
+    pub(super) fn describe_of_topic(&self, snapshot: &ClusterSnapshot, topic: &Values) -> Vec<ConfigEntry> {
+        let none = Values::new();
+        let own = snapshot.node_config.get(&self.node).map_or(&none, |record| &record.values);
+        describe_topic(&self.fixed, &snapshot.config.values, own, topic)
     }
 
     /// A node's settings; of all nodes only what was set for all of them.

@@ -9,7 +9,7 @@ use protocol::{
         broker::{AdminError, CreatePartitions, CreateTopic, TopicCreated},
         metadata::{Condition, Operation},
     },
-    settings::{TopicSettings, describe_topic},
+    settings::TopicSettings,
     topic::{CONSUMER_OFFSETS, PartitionId, TopicId, TopicName},
 };
 use std::{collections::BTreeMap, ops::Range};
@@ -98,7 +98,7 @@ impl Topics {
         };
         let config = config_of(&name, create);
         TopicSettings::check(&config).map_err(|problem| AdminError::BadConfig(problem.to_string()))?;
-        let described = describe_topic(&self.fixed, &snapshot.config.values, &config);
+        let described = self.describe_of_topic(&snapshot, &config);
         let id = TopicId(Uuid::nil());
         let created = TopicCreated { id, partitions, replication_factor, config: described };
         let created_at = self.clock.wall();

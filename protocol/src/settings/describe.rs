@@ -20,15 +20,16 @@ pub fn describe_node(
     catalogue::rows(Scope::Node).iter().map(|row| entry(row, synonyms_of_node(&layers, row), None)).collect()
 }
 
-/// All settings of a topic, given the node's settings behind them and what was set on the topic.
+/// All settings of a topic, given the node's settings behind them, which are in force there too, and what was set on
+/// the topic.
 #[must_use]
 pub fn describe_topic(
     fixed: &StaticSettings,
     all: &BTreeMap<String, String>,
+    node: &BTreeMap<String, String>,
     topic: &BTreeMap<String, String>,
 ) -> Vec<ConfigEntry> {
-    let none = BTreeMap::new();
-    let layers = Layers { fixed, all, node: &none };
+    let layers = Layers { fixed, all, node };
     let describe = |row: &'static Row| {
         let own = topic.get(row.name).filter(|v| row.check(v).is_ok());
         let mut synonyms: Vec<Synonym> =
@@ -106,7 +107,8 @@ mod tests {
     #[test]
     fn a_topic_shows_where_its_values_come_from() {
         let settings = fixed(&[("log.retention.hours", "2")]);
-        let entries = describe_topic(&settings, &BTreeMap::new(), &map(&[("cleanup.policy", "compact")]));
+        let entries =
+            describe_topic(&settings, &BTreeMap::new(), &BTreeMap::new(), &map(&[("cleanup.policy", "compact")]));
         assert_eq!(entries.len(), catalogue::rows(Scope::Topic).len());
         let retention = named(&entries, "retention.ms");
         assert_eq!((retention.value.as_deref(), retention.source), (Some("7200000"), ConfigSource::Static));
@@ -126,7 +128,7 @@ mod tests {
     fn an_override_wins_over_every_node_setting() {
         let settings = fixed(&[("log.retention.ms", "5000")]);
         let all = map(&[("log.retention.ms", "6000")]);
-        let entries = describe_topic(&settings, &all, &map(&[("retention.ms", "7000")]));
+        let entries = describe_topic(&settings, &all, &BTreeMap::new(), &map(&[("retention.ms", "7000")]));
         let retention = named(&entries, "retention.ms");
         assert_eq!((retention.value.as_deref(), retention.source), (Some("7000"), ConfigSource::Topic));
         let names: Vec<_> = retention.synonyms.iter().map(|(n, v, _)| (n.as_str(), v.as_deref())).collect();
@@ -134,5 +136,13 @@ mod tests {
             names[..3],
             [("retention.ms", Some("7000")), ("log.retention.ms", Some("6000")), ("log.retention.ms", Some("5000")),]
         );
+    }
+
+    #[test]
+    fn a_topic_shows_what_was_set_on_its_node() {
+        let node = map(&[("message.max.bytes", "2000")]);
+        let entries = describe_topic(&fixed(&[]), &BTreeMap::new(), &node, &BTreeMap::new());
+        let size = named(&entries, "max.message.bytes");
+        assert_eq!((size.value.as_deref(), size.source), (Some("2000"), ConfigSource::DynamicNode));
     }
 }

@@ -111,6 +111,10 @@ impl StaticSettings {
         let mut values = BTreeMap::new();
         for (name, value) in settings {
             let row = catalogue::require(Scope::Node, &name)?;
+            // The annotated defaults show Kafka's null as an empty value, so writing that down sets nothing.
+            if value.trim().is_empty() && row.default.is_none() {
+                continue;
+            }
             row.check(&value)?;
             values.insert(row.name, value.trim().to_string());
         }
@@ -282,6 +286,8 @@ mod tests {
         assert!(matches!(parse("num.partitions", "x"), Err(SettingsError::Invalid { .. })));
         assert!(matches!(parse("retention.ms", "1"), Err(SettingsError::Unknown { .. })), "a topic's, not a node's");
         assert_eq!(fixed(&[("num.partitions", " 4 "), ("num.partitions", "5")]).get("num.partitions"), Some("5"));
+        assert_eq!(fixed(&[("log.retention.ms", "")]).get("log.retention.ms"), None, "empty is null");
+        assert!(matches!(parse("num.partitions", ""), Err(SettingsError::Invalid { .. })), "it has no null");
         assert_eq!(fixed(&[("node.id", "0")]).get("node.id"), Some("0"), "0 is a legal node id");
     }
 

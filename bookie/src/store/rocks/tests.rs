@@ -161,3 +161,13 @@ fn deleting_gives_space_back() {
     let after = size_of(dir.path(), "blob");
     assert!(after < before / 10, "{after} of {before} bytes are left");
 }
+
+#[test]
+fn it_says_how_much_it_has_yet_to_flush() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let before = store.unflushed().expect("known");
+    let body = vec![7; 1 << 20];
+    store.commit(&batch_of([Write::Entry(entry(1, 0, &body))])).expect("stored");
+    assert!(store.unflushed().expect("known") >= before + (1 << 20));
+}

@@ -77,6 +77,21 @@ fn clients_send_exactly_one_batch_of_as_many_records_as_it_spans() {
 }
 
 #[test]
+fn clients_claim_neither_an_offset_nor_more_records_than_there_is_room_for() {
+    let mut placed = batches::plain(&["a"]).to_vec();
+    placed[7] = 9;
+    let placed: Bytes = placed.into();
+    assert!(is_invalid(&check(&placed)), "base offset 9");
+    // The last offset delta stands at 23, the count at 57: both claim 2^24 + 1 records, so they agree.
+    let one = batches::plain(&["a"]);
+    let claims = with(&with(&with(&one, 23, 1), 57, 1), 60, 1);
+    assert_eq!(claims.len(), one.len());
+    assert!(is_invalid(&check(&claims)), "records that are not there");
+    let ours = Rules { origin: Origin::Coordinator, internal: true, settings: &settings(), now: NOW };
+    assert!(ours.check(&placed).is_ok(), "our own batches are ours to place");
+}
+
+#[test]
 fn coordinators_may_send_several() {
     let good = batches::plain(&["a", "b"]);
     let twice: Bytes = [&good[..], &good[..]].concat().into();

@@ -162,6 +162,11 @@ async fn settings_change_are_described_and_fall_back() {
     assert_eq!(value(topic(), "retention.ms").await.map(|v| v.0), Some("7000".into()));
     let own = value(ConfigResource::Node(Some(NodeId(1))), "log.retention.ms").await;
     assert_eq!(own, Some(("7000".into(), ConfigSource::DynamicDefault)));
+    alter(ConfigResource::Node(Some(NodeId(1))), "log.retention.ms", ChangeOp::Set, Some("6000"))
+        .await
+        .expect("altered");
+    let here = value(topic(), "retention.ms").await;
+    assert_eq!(here, Some(("6000".into(), ConfigSource::DynamicNode)), "what is in force on this node is shown");
     let elsewhere = DescribeConfig { resource: ConfigResource::Node(Some(NodeId(9))) };
     assert!(desk.broker.describe_config(elsewhere).await.is_err());
     let fixed = alter(all(), "node.id", ChangeOp::Set, Some("5")).await;
