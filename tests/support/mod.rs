@@ -159,7 +159,8 @@ impl Server {
     /// SIGTERM, as an operator does; returns whether it ended cleanly.
     pub fn terminate(&mut self) -> bool {
         let mut child = self.child.take().expect("running");
-        let signalled = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+        let signalled =
+            Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().expect("a shell");
         assert!(signalled.success());
         let deadline = deadline();
         loop {
