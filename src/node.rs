@@ -178,7 +178,7 @@ impl Node {
         let ground = Ground { config, instance, clock, metadata, view, cluster_id, advertised };
         let bookie = Arc::new(start_bookie(&ground, &groups.bookie).await?);
         let seen = Arc::clone(&bookie);
-        readiness.started(Role::Bookie, move || seen.is_ready());
+        readiness.started_with(Role::Bookie, move || seen.obstacle());
         let bookies: Arc<dyn BookieDirectory> = Arc::new(LocalBookies::new(bookie.service(), ground.view.clone()));
         bookie.set_peers(Arc::downgrade(&bookies));
         let broker = start_broker(&ground, bookies, &groups.broker).await?;

@@ -5,8 +5,8 @@ use crate::role::Role;
 use parking_lot::Mutex;
 use std::sync::OnceLock;
 
-/// Whether a role is ready at this moment.
-type Check = Box<dyn Fn() -> bool + Send + Sync>;
+/// What keeps a role from being ready at this moment, if anything does.
+type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The state of the node as others see it.
 #[derive(Default)]
@@ -24,6 +24,11 @@ struct State {
 impl Readiness {
     /// A role has started; `check` says whether it is ready. Only the first call for a role counts.
     pub fn started(&self, role: Role, check: impl Fn() -> bool + Send + Sync + 'static) {
+        self.started_with(role, move || (!check()).then(|| format!("the {role} role is not ready")));
+    }
+
+    /// Like [`Readiness::started`], for a role that can say what ails it.
+    pub fn started_with(&self, role: Role, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
         let _ = self.checks[role as usize].set(Box::new(check));
     }
 
@@ -47,8 +52,7 @@ impl Readiness {
         for role in Role::ALL {
             match self.checks[role as usize].get() {
                 None => found.push(format!("the {role} role is starting")),
-                Some(check) if !check() => found.push(format!("the {role} role is not ready")),
-                Some(_) => {}
+                Some(check) => found.extend(check()),
             }
         }
         found
@@ -73,6 +77,9 @@ mod tests {
     fn every_role_must_have_started_and_be_ready() {
         let readiness = Readiness::default();
         assert_eq!(readiness.obstacles().len(), 4);
+        let broken = Readiness::default();
+        broken.started_with(Role::Bookie, || Some("no disk".into()));
+        assert!(broken.obstacles().contains(&"no disk".into()), "a role says what ails it");
         let bookie = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&bookie);
         readiness.started(Role::Bookie, move || seen.load(Ordering::Relaxed));

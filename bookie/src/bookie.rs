@@ -139,6 +139,17 @@ impl Bookie {
         *self.registered.borrow() && self.service.0.shared.health.failure().is_none()
     }
 
+    /// What keeps it from being ready, and what to do about it.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        if let Some(failure) = self.service.0.shared.health.failure() {
+            return Some(format!(
+                "the bookie's store has failed: {failure}; nothing acknowledged is lost: free or replace its disk, then restart"
+            ));
+        }
+        (!self.is_ready()).then(|| "the bookie is not registered with metadata".into())
+    }
+
     /// Waits until the cluster knows it.
     pub async fn wait_registered(&self) {
         // The sender lives as long as the registration, which ends with the bookie.

@@ -70,7 +70,7 @@ for id in "${tests[@]}"; do
   kill -0 "$server" 2>/dev/null || { echo "!!! the server died before $id:"; tail -20 "$scratch/server.log"; start_server; }
   begin=$(date +%s)
   TEST_KAFKA_VERSION=4.1.0 TEST_REPORT=$scratch/$id.json TESTS=$id LD_LIBRARY_PATH=../src:../src-cpp \
-    timeout 600 ./test-runner -p1 -E >"$scratch/$id.log" 2>&1
+    timeout 1500 ./test-runner -p1 -E >"$scratch/$id.log" 2>&1
   code=$?
   took=$(($(date +%s) - begin))
   read -r name verdict <<<"$(python3 - "$scratch/$id.json" "$code" "$id" <<'PY'

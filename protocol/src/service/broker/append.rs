@@ -110,7 +110,9 @@ pub enum AppendError {
     #[error("transactions are not supported")]
     TransactionsUnsupported,
     /// Fewer writable bookies than `min.insync.replicas`.
-    #[error("not enough bookies: {available} of {required}")]
+    #[error(
+        "{available} writable bookies of the {required} it takes; one whose disk is full, or whose store failed, takes no writes"
+    )]
     NotEnoughReplicas {
         /// What there is.
         available: usize,
