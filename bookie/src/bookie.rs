@@ -249,7 +249,12 @@ impl Bookie {
         let (address, rack) = (config.address.clone(), config.rack.clone());
         let registration = Registration {
             metadata: Arc::clone(&deps.metadata),
-            record: BookieRecord { member: core.member, address, rack, state: self.state() },
+            record: BookieRecord {
+                address,
+                rack,
+                started_at: deps.clock.wall(),
+                ..BookieRecord::new(core.member, self.state())
+            },
             ttl: config.session(),
             states: core.shared.health.changes(),
             registered,

@@ -11,12 +11,14 @@
 //! * [`cluster`]: a watched, always current copy of that model.
 //! * [`settings`]: broker and topic settings under Kafka's own names.
 //! * [`service`]: the four contracts, with their errors. [`wire`] and [`transport`]: the same contracts over a stream.
+//! * [`mutant`]: old bugs that tests can switch on, to prove that they would be found.
 //! * [`runtime`]: clock, tasks, shutdown. [`testing`]: fakes and conformance suites (feature `testing`).
 
 pub mod cluster;
 pub mod id;
 pub mod ledger;
 pub mod model;
+pub mod mutant;
 pub mod record_batch;
 pub mod runtime;
 pub mod service;

@@ -22,12 +22,7 @@ fn start(ttl: Duration) -> World {
     let stopping = CancellationToken::new();
     let registration = Registration {
         metadata: metadata.service(),
-        record: BookieRecord {
-            member: MEMBER,
-            address: Some("here:1".into()),
-            rack: None,
-            state: BookieState::Writable,
-        },
+        record: BookieRecord { address: Some("here:1".into()), ..BookieRecord::new(MEMBER, BookieState::Writable) },
         ttl,
         states: states.subscribe(),
         registered: watch::Sender::new(false),

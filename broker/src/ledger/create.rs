@@ -54,11 +54,9 @@ mod tests {
     };
 
     fn bookies(count: u32) -> Vec<BookieRecord> {
-        let record = |id| BookieRecord {
-            member: BookieMember { id: BookieId(id), incarnation: Incarnation(1) },
-            address: None,
-            rack: None,
-            state: BookieState::Writable,
+        let record = |id| {
+            let member = BookieMember { id: BookieId(id), incarnation: Incarnation(1) };
+            BookieRecord::new(member, BookieState::Writable)
         };
         (0..count).map(record).collect()
     }

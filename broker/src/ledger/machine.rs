@@ -19,12 +19,12 @@ use member::{Member, MemberSet};
 use protocol::{
     id::{EntryId, Lac},
     ledger::{
-        metadata::{BookieMember, LedgerMetadata},
+        metadata::{BookieMember, Hole, LedgerMetadata},
         quorum::Quorum,
     },
     service::bookie::BookieError,
 };
-use std::{collections::VecDeque, ops::RangeInclusive};
+use std::collections::VecDeque;
 
 /// What happens to a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,15 +111,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { owed_bytes: 64 * 1024 * 1024, owed_entries: 64 * 1024, ensemble_changes: 16 }
     }
-}
-
-/// Entries that a member of their ensemble may lack: for repair, which asks the bookie what it really holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hole {
-    /// The member.
-    pub member: BookieMember,
-    /// The entries.
-    pub entries: RangeInclusive<u64>,
 }
 
 /// An entry on its way.

@@ -28,9 +28,7 @@ pub use create::{CreateError, NewLedger, new_ledger};
 pub use metrics::describe_metrics;
 pub use reader::{LedgerReader, ReadError};
 pub use recovery::{Recovered, RecoveryError, recover};
-pub use writer::{
-    Hole, LedgerAppender, LedgerEnd, LedgerEvent, LedgerEvents, LedgerMetadataStore, ReplaceError, WriteError,
-};
+pub use writer::{LedgerAppender, LedgerEnd, LedgerEvent, LedgerEvents, LedgerMetadataStore, ReplaceError, WriteError};
 
 /// What every driver needs: the bookies and the time. Cheap to clone.
 #[derive(Clone)]

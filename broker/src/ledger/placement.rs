@@ -76,7 +76,7 @@ mod tests {
 
     fn bookie(id: u32, rack: Option<&str>, state: BookieState) -> BookieRecord {
         let member = BookieMember { id: BookieId(id), incarnation: Incarnation(1) };
-        BookieRecord { member, address: None, rack: rack.map(Into::into), state }
+        BookieRecord { rack: rack.map(Into::into), ..BookieRecord::new(member, state) }
     }
 
     fn quorum(write: u8, ack: u8) -> Quorum {

@@ -7,7 +7,7 @@
 //! lock is held while something is awaited or the caller is called back; events are delivered in order, one at a time,
 //! and never from inside [`LedgerAppender::append`], so the callback may append.
 
-pub use super::machine::{Hole, ReplaceError, WriteError};
+pub use super::machine::{ReplaceError, WriteError};
 
 use super::{
     LedgerDeps,
@@ -21,7 +21,7 @@ use protocol::{
     id::{EntryId, Lac, LedgerId, LedgerKey},
     ledger::{
         entry::{SEAL_LEN, SealedEntry},
-        metadata::{BookieMember, Fragment, LedgerMetadata},
+        metadata::{BookieMember, Fragment, Hole, LedgerMetadata},
     },
     service::{
         Answer,

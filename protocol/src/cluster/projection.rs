@@ -100,6 +100,8 @@ impl Projection {
             KeyKind::Cluster => self.next.cluster = Some(shared(item)?),
             KeyKind::Node(id) => drop(self.next.nodes.insert(*id, shared(item)?)),
             KeyKind::Bookie(id) => drop(self.next.bookies.insert(*id, shared(item)?)),
+            KeyKind::Cookie(id) => drop(self.next.cookies.insert(*id, shared(item)?)),
+            KeyKind::Decommission(id) => drop(self.next.decommissions.insert(*id, shared(item)?)),
             KeyKind::NodeConfig(None) => self.next.config = shared(item)?,
             KeyKind::NodeConfig(Some(id)) => drop(self.next.node_config.insert(*id, shared(item)?)),
             KeyKind::Topic(name) => self.place_topic(name, decode(&item.value)?, item.version),
@@ -108,7 +110,12 @@ impl Projection {
                 self.partitions.entry(id.topic).or_default().insert(id.index, Arc::new(view));
                 self.touch(*id);
             }
-            KeyKind::Cookie(_) | KeyKind::Deleting(_) | KeyKind::ClosedPage(..) | KeyKind::Dead(_) => {}
+            KeyKind::Deleting(_)
+            | KeyKind::ClosedPage(..)
+            | KeyKind::Dead(_)
+            | KeyKind::Repair(_)
+            | KeyKind::Repairing(_)
+            | KeyKind::Scrub(_) => {}
         }
         Ok(())
     }
@@ -129,6 +136,8 @@ impl Projection {
             KeyKind::Cluster => self.next.cluster = None,
             KeyKind::Node(id) => drop(self.next.nodes.remove(id)),
             KeyKind::Bookie(id) => drop(self.next.bookies.remove(id)),
+            KeyKind::Cookie(id) => drop(self.next.cookies.remove(id)),
+            KeyKind::Decommission(id) => drop(self.next.decommissions.remove(id)),
             KeyKind::NodeConfig(None) => self.next.config = Arc::new(ConfigRecord::default()),
             KeyKind::NodeConfig(Some(id)) => drop(self.next.node_config.remove(id)),
             KeyKind::Topic(name) => {
@@ -146,7 +155,12 @@ impl Projection {
                 }
                 self.touch(*id);
             }
-            KeyKind::Cookie(_) | KeyKind::Deleting(_) | KeyKind::ClosedPage(..) | KeyKind::Dead(_) => {}
+            KeyKind::Deleting(_)
+            | KeyKind::ClosedPage(..)
+            | KeyKind::Dead(_)
+            | KeyKind::Repair(_)
+            | KeyKind::Repairing(_)
+            | KeyKind::Scrub(_) => {}
         }
     }
 
@@ -160,7 +174,15 @@ impl Projection {
 
 /// Whether snapshots show records of this kind.
 const fn is_shown(kind: &KeyKind) -> bool {
-    !matches!(kind, KeyKind::Cookie(_) | KeyKind::Deleting(_) | KeyKind::ClosedPage(..) | KeyKind::Dead(_))
+    !matches!(
+        kind,
+        KeyKind::Deleting(_)
+            | KeyKind::ClosedPage(..)
+            | KeyKind::Dead(_)
+            | KeyKind::Repair(_)
+            | KeyKind::Repairing(_)
+            | KeyKind::Scrub(_)
+    )
 }
 
 fn shared<R: Record>(item: &Versioned) -> Result<Arc<R>, ModelError> {

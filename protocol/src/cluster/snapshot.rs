@@ -2,7 +2,9 @@
 
 use crate::{
     id::{BookieId, NodeId, Revision},
-    model::{BookieRecord, ClusterRecord, ConfigRecord, NodeRecord, PartitionRecord, TopicRecord},
+    model::{
+        BookieRecord, ClusterRecord, ConfigRecord, Cookie, Decommission, NodeRecord, PartitionRecord, TopicRecord,
+    },
     topic::{PartitionId, TopicId, TopicName},
 };
 use std::{
@@ -41,6 +43,10 @@ pub struct ClusterSnapshot {
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     /// Live bookies.
     pub bookies: BTreeMap<BookieId, Arc<BookieRecord>>,
+    /// The identities of all bookies that the cluster ever had and did not give up, live or not.
+    pub cookies: BTreeMap<BookieId, Arc<Cookie>>,
+    /// Bookies that are being taken out.
+    pub decommissions: BTreeMap<BookieId, Arc<Decommission>>,
     /// Topics by name.
     pub topics: BTreeMap<TopicName, Arc<Topic>>,
     /// Names of topics by identity.

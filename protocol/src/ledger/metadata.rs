@@ -6,7 +6,7 @@ use crate::{
     ledger::quorum::Quorum,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 /// A member of an ensemble: a bookie in one life of its disk. A bookie with another incarnation is not this member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,6 +30,16 @@ pub struct Fragment {
     pub first_entry: EntryId,
     /// The ensemble, in write-set order; members are distinct.
     pub ensemble: Vec<BookieMember>,
+}
+
+/// Entries that a member of their ensemble may lack, because it failed or lagged while they were written (rule A7).
+/// Repair asks the bookie what it really holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// The member.
+    pub member: BookieMember,
+    /// The entries.
+    pub entries: RangeInclusive<u64>,
 }
 
 /// Where a ledger stands: OPEN -> IN_RECOVERY -> CLOSED, and never back.
@@ -61,8 +71,12 @@ pub struct LedgerMetadata {
     pub wanted_write: u8,
     /// Where it stands.
     pub state: LedgerState,
-    /// Its fragments, by ascending first entry; the first begins at entry 0.
+    /// Its fragments, by ascending first entry; the first begins at entry 0. While the ledger is unclosed each has E
+    /// members; repair may give a closed ledger more.
     pub fragments: Vec<Fragment>,
+    /// Copies that are known to be missing; empty while the ledger is unclosed.
+    #[serde(default)]
+    pub holes: Vec<Hole>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -85,6 +99,7 @@ impl LedgerMetadata {
             wanted_write: quorum.write() as u8,
             state: LedgerState::Open,
             fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
+            holes: Vec::new(),
             created_at,
         }
     }

@@ -11,6 +11,10 @@
 //! | `partitions/<topic id>/<index>` | [`PartitionRecord`](super::PartitionRecord) |
 //! | `closed/<topic id>/<index>/<page>` | [`ClosedPage`](super::ClosedPage) |
 //! | `dead/<ledger>` | [`DeadLedger`](super::DeadLedger) |
+//! | `decommissions/<bookie>` | [`Decommission`](super::Decommission) |
+//! | `repairs/<ledger>` | [`RepairTask`](super::RepairTask) |
+//! | `repairing/<ledger>` | [`RepairClaim`](super::RepairClaim), ephemeral |
+//! | `scrubs/<bookie>` | [`ScrubRecord`](super::ScrubRecord) |
 //! | `config/<scope>` | [`ConfigRecord`](super::ConfigRecord) |
 //!
 //! Numbers are zero-padded hexadecimal, so that the order of keys is the order of numbers.
@@ -96,6 +100,26 @@ pub mod key {
     pub fn dead(ledger: LedgerId) -> String {
         format!("dead/{:016x}", ledger.0)
     }
+    /// The order to take a bookie out.
+    #[must_use]
+    pub fn decommission(id: BookieId) -> String {
+        format!("decommissions/{:08x}", id.0)
+    }
+    /// A ledger that lacks copies.
+    #[must_use]
+    pub fn repair(ledger: LedgerId) -> String {
+        format!("repairs/{:016x}", ledger.0)
+    }
+    /// Who repairs a ledger.
+    #[must_use]
+    pub fn repairing(ledger: LedgerId) -> String {
+        format!("repairing/{:016x}", ledger.0)
+    }
+    /// The latest scrub of a bookie.
+    #[must_use]
+    pub fn scrub(id: BookieId) -> String {
+        format!("scrubs/{:08x}", id.0)
+    }
     /// Dynamic settings of one node, or of all with `None`.
     #[must_use]
     pub fn node_config(node: Option<NodeId>) -> String {
@@ -123,6 +147,14 @@ pub mod prefix {
     pub const CLOSED: &str = "closed/";
     /// All ledgers to delete.
     pub const DEAD: &str = "dead/";
+    /// All bookies that are being taken out.
+    pub const DECOMMISSIONS: &str = "decommissions/";
+    /// All ledgers that lack copies.
+    pub const REPAIRS: &str = "repairs/";
+    /// All ledgers that are being repaired.
+    pub const REPAIRING: &str = "repairing/";
+    /// The latest scrubs.
+    pub const SCRUBS: &str = "scrubs/";
     /// All dynamic settings.
     pub const CONFIG: &str = "config/";
 
@@ -159,6 +191,14 @@ pub enum KeyKind {
     ClosedPage(PartitionId, u32),
     /// `dead/<ledger>`
     Dead(LedgerId),
+    /// `decommissions/<bookie>`
+    Decommission(BookieId),
+    /// `repairs/<ledger>`
+    Repair(LedgerId),
+    /// `repairing/<ledger>`
+    Repairing(LedgerId),
+    /// `scrubs/<bookie>`
+    Scrub(BookieId),
     /// `config/...`
     NodeConfig(Option<NodeId>),
 }
@@ -168,6 +208,7 @@ impl KeyKind {
     #[must_use]
     pub fn parse(key: &str) -> Option<Self> {
         let hex = |s: &str| u32::from_str_radix(s, 16).ok();
+        let ledger = |s: &str| u64::from_str_radix(s, 16).ok().map(LedgerId);
         let partition = |topic: &str, index: &str| {
             Some(PartitionId { topic: TopicId(Uuid::parse_str(topic).ok()?), index: hex(index)? })
         };
@@ -181,7 +222,11 @@ impl KeyKind {
             ["deleting", topic] => Some(Self::Deleting(TopicId(Uuid::parse_str(topic).ok()?))),
             ["partitions", topic, index] => Some(Self::Partition(partition(topic, index)?)),
             ["closed", topic, index, page] => Some(Self::ClosedPage(partition(topic, index)?, hex(page)?)),
-            ["dead", ledger] => Some(Self::Dead(LedgerId(u64::from_str_radix(ledger, 16).ok()?))),
+            ["dead", id] => Some(Self::Dead(ledger(id)?)),
+            ["decommissions", id] => Some(Self::Decommission(BookieId(hex(id)?))),
+            ["repairs", id] => Some(Self::Repair(ledger(id)?)),
+            ["repairing", id] => Some(Self::Repairing(ledger(id)?)),
+            ["scrubs", id] => Some(Self::Scrub(BookieId(hex(id)?))),
             ["config", "nodes"] => Some(Self::NodeConfig(None)),
             ["config", "nodes", id] => Some(Self::NodeConfig(Some(NodeId(hex(id)? as i32)))),
             _ => None,
@@ -220,6 +265,10 @@ mod tests {
             (key::partition(p), KeyKind::Partition(p)),
             (key::closed_page(p, 3), KeyKind::ClosedPage(p, 3)),
             (key::dead(LedgerId(u64::MAX)), KeyKind::Dead(LedgerId(u64::MAX))),
+            (key::decommission(BookieId(9)), KeyKind::Decommission(BookieId(9))),
+            (key::repair(LedgerId(7)), KeyKind::Repair(LedgerId(7))),
+            (key::repairing(LedgerId(7)), KeyKind::Repairing(LedgerId(7))),
+            (key::scrub(BookieId(9)), KeyKind::Scrub(BookieId(9))),
             (key::node_config(None), KeyKind::NodeConfig(None)),
             (key::node_config(Some(NodeId(4))), KeyKind::NodeConfig(Some(NodeId(4)))),
         ] {

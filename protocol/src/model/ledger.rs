@@ -1,4 +1,4 @@
-//! Records of bookies and of ledgers that are no longer part of a partition.
+//! Records of bookies: which live, who they are; and of ledgers that are no longer part of a partition.
 
 use super::Record;
 use crate::{
@@ -30,6 +30,29 @@ pub struct BookieRecord {
     pub rack: Option<String>,
     /// What it takes.
     pub state: BookieState,
+    /// How full its data disk is, as last reported; none if it does not say.
+    #[serde(default)]
+    pub disk: Option<DiskUsage>,
+    /// When it registered.
+    #[serde(default)]
+    pub started_at: Timestamp,
+}
+
+impl BookieRecord {
+    /// A bookie that has said nothing more than who it is and what it takes.
+    #[must_use]
+    pub const fn new(member: BookieMember, state: BookieState) -> Self {
+        Self { member, address: None, rack: None, state, disk: None, started_at: Timestamp(0) }
+    }
+}
+
+/// How full a disk is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    /// The size of the file system.
+    pub capacity: u64,
+    /// What is free.
+    pub free: u64,
 }
 
 impl Record for BookieRecord {

@@ -8,11 +8,13 @@ mod keys;
 mod ledger;
 mod node;
 mod partition;
+mod repair;
 mod topic;
 
 pub use codec::{ModelError, Record, decode, encode};
 pub use keys::{KeyKind, Sequence, key, prefix, successor};
-pub use ledger::{BookieRecord, BookieState, Cookie, DeadLedger};
+pub use ledger::{BookieRecord, BookieState, Cookie, DeadLedger, DiskUsage};
 pub use node::{ClusterRecord, NodeRecord};
 pub use partition::{ClosedLedger, ClosedPage, HeadLedger, Owner, PAGE_LEDGERS, PartitionRecord};
+pub use repair::{Decommission, RepairClaim, RepairReason, RepairTask, ScrubRecord};
 pub use topic::{ConfigRecord, TopicRecord};

@@ -67,7 +67,6 @@ impl BookieDirectory for FakeDirectory {
     fn live(&self) -> Vec<BookieRecord> {
         let bookies = self.0.read();
         let live = bookies.iter().filter(|(_, (_, _, reachable))| *reachable);
-        live.map(|(member, (_, state, _))| BookieRecord { member: *member, address: None, rack: None, state: *state })
-            .collect()
+        live.map(|(member, (_, state, _))| BookieRecord::new(*member, *state)).collect()
     }
 }

@@ -4,10 +4,10 @@
 //! Invariants: the new fragment begins right after last-add-confirmed (W6); the change is committed before an ack of the
 //! new ensemble counts (W7); losing the compare-and-swap means that the ledger has a new owner, so the writer stops (W9).
 
-use super::{Command, Hole, LedgerWriter, Member, ReplaceError, WriteError};
+use super::{Command, LedgerWriter, Member, ReplaceError, WriteError};
 use protocol::{
     id::EntryId,
-    ledger::metadata::{BookieMember, Fragment, LedgerMetadata},
+    ledger::metadata::{BookieMember, Fragment, Hole, LedgerMetadata},
 };
 
 impl LedgerWriter {

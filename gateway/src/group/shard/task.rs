@@ -46,6 +46,8 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(300);
 const LOAD_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long a stopping shard waits for its last appends.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the shard sleeps at least between two looks at the clock.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
 /// Bytes of one append of a snapshot.
 const SNAPSHOT_APPEND_BYTES: usize = 4 * 1024 * 1024;
 
@@ -250,11 +252,17 @@ impl Shard {
     async fn serve(&mut self, inbox: &mut mpsc::Receiver<Message>) -> End {
         loop {
             self.append_writes();
+            // Also while messages come in faster than a timer could fire.
+            if self.until_next_deadline().is_zero() {
+                self.pass_time(inbox);
+                self.append_writes();
+            }
             if self.snapshot_is_due() && self.appends.is_empty() {
                 self.write_snapshot();
             }
             let accepting = self.appends.len() < MAX_APPENDS && !self.snapshot_is_due();
-            let nap = self.until_next_deadline();
+            // A clock that stands still must not make this a busy loop.
+            let nap = self.until_next_deadline().max(SHORTEST_NAP);
             tokio::select! {
                 biased;
                 () = self.seat.stop.cancelled() => {
@@ -279,8 +287,7 @@ impl Shard {
 
     fn until_next_deadline(&self) -> Duration {
         let next = self.state.next_timer().map_or(self.next_expiry, |timer| timer.min(self.next_expiry));
-        // A clock that stands still must not make this a busy loop.
-        next.saturating_sub(self.config.clock.monotonic()).max(Duration::from_millis(1))
+        next.saturating_sub(self.config.clock.monotonic())
     }
 
     /// Time matters now. Whatever came in before is heard first: a heartbeat in the inbox is not a silent member.
