@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(PATH):$(HOME)/.cargo/bin
 MAGNETAR := $(CARGO_TARGET_DIR)/release/magnetar
 
-.PHONY: help run build test check fmt bench prerequisites install
+.PHONY: help run cluster build test simulate check fmt bench prerequisites install
 
 help: ## this list
 	@echo "make targets:"
@@ -23,6 +23,9 @@ help: ## this list
 prerequisites: ## install what the build needs and this machine lacks
 	@.ci/prerequisites
 
+cluster: build ## start three bookies, a broker and a metadata node as processes; DIR= names their directory
+	@exec $(MAGNETAR) cluster $(if $(DIR),--dir $(DIR)) $(ARGS)
+
 build: prerequisites ## build the program
 	@cargo build --release --locked
 
@@ -31,6 +34,10 @@ run: build ## start a server on localhost:9092 that keeps its data
 
 test: prerequisites ## run every test
 	@cargo test --release --locked --workspace -- $(ARGS)
+
+simulate: prerequisites ## a cluster under faults, by SEEDS=n, MINUTES=m or SEED=n TRACE=1
+	@MAGNETAR_SEEDS=$(SEEDS) MAGNETAR_MINUTES=$(MINUTES) MAGNETAR_SEED=$(SEED) MAGNETAR_SEED_FROM=$(FROM) \
+		MAGNETAR_TRACE=$(TRACE) cargo test --release --locked --test simulation no_seed -- --nocapture
 
 check: prerequisites ## rustfmt and clippy, as strict as the gate
 	@cargo fmt --all --check

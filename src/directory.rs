@@ -1,45 +1,11 @@
-//! Who is reachable in one process: the bookie, the broker and the coordinators beside us. Owns the hand-over of
-//! in-process handles, and that late roles appear to early ones; remote handles take their place in a cluster.
+//! The broker and the coordinators beside the gateway of this process. Owns the hand-over of in-process handles, and that
+//! late roles appear to early ones. Bookies are [`crate::bookies`].
 
 use protocol::{
-    cluster::ClusterView,
     id::NodeId,
-    ledger::metadata::BookieMember,
-    model::BookieRecord,
-    service::{
-        bookie::BookieService,
-        broker::BrokerService,
-        coordinator::CoordinatorService,
-        directory::{BookieDirectory, NodeDirectory},
-    },
+    service::{broker::BrokerService, coordinator::CoordinatorService, directory::NodeDirectory},
 };
 use std::sync::{Arc, OnceLock};
-
-/// The one bookie of this process.
-pub struct LocalBookies {
-    bookie: Arc<dyn BookieService>,
-    view: ClusterView,
-}
-
-impl LocalBookies {
-    /// The directory of a process whose bookie this is.
-    #[must_use]
-    pub fn new(bookie: Arc<dyn BookieService>, view: ClusterView) -> Self {
-        Self { bookie, view }
-    }
-}
-
-impl BookieDirectory for LocalBookies {
-    /// Whoever is meant, the only bookie there is answers; it refuses calls for another member or another life of its
-    /// disk, because every call names the member.
-    fn bookie(&self, _member: BookieMember) -> Arc<dyn BookieService> {
-        Arc::clone(&self.bookie)
-    }
-
-    fn live(&self) -> Vec<BookieRecord> {
-        self.view.snapshot().bookies.values().map(|record| BookieRecord::clone(record)).collect()
-    }
-}
 
 /// The one node of this process. Its roles start one after the other; each is known from when it has started.
 pub struct LocalNode {

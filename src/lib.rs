@@ -1,6 +1,6 @@
 //! The one binary: roles wired into a node, and the command line that starts it and talks to it.
 //!
-//! * [`node`] is the only place that knows every role. [`directory`] hands their handles to each other, [`instance`]
+//! * [`node`] is the only place that knows every role. [`directory`] and [`bookies`] hand their handles to each other, [`instance`]
 //!   guards the data directory, [`cluster`] founds the cluster, [`role`] names the roles, [`open_files`] raises a limit
 //!   of the system.
 //! * [`admin`], [`telemetry`], [`readiness`] and [`process`] show what happens.
@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod bookies;
 pub mod cli;
 pub mod cluster;
 pub mod config;

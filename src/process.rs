@@ -10,11 +10,14 @@ const PAGE: u64 = 4096;
 
 /// Figures of this process in exposition format, and who it is.
 #[must_use]
-pub fn render(node: i32, cluster: &str) -> String {
+pub fn render(node: i32, roles: &str, cluster: &str) -> String {
     let mut text = String::new();
     let version = env!("CARGO_PKG_VERSION");
     let _ = writeln!(text, "# HELP magnetar_node_info Which program this is.\n# TYPE magnetar_node_info gauge");
-    let _ = writeln!(text, "magnetar_node_info{{version=\"{version}\",node=\"{node}\",cluster=\"{cluster}\"}} 1");
+    let _ = writeln!(
+        text,
+        "magnetar_node_info{{version=\"{version}\",node=\"{node}\",roles=\"{roles}\",cluster=\"{cluster}\"}} 1"
+    );
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     let open = std::fs::read_dir("/proc/self/fd").map(Iterator::count).ok();
     for (name, kind, help, value) in [
@@ -52,7 +55,7 @@ mod tests {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 4 0 100 1000 250";
         assert_eq!(cpu_seconds(stat), Some(2.0));
         assert_eq!((resident(""), cpu_seconds("")), (None, None));
-        let text = render(1, "abc");
+        let text = render(1, "bookie", "abc");
         assert!(text.contains("magnetar_node_info{version=\"") && text.contains("cluster=\"abc\"} 1"), "{text}");
         assert!(!cfg!(target_os = "linux") || text.contains("process_resident_memory_bytes "), "{text}");
     }

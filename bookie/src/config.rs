@@ -5,6 +5,17 @@ use protocol::id::BookieId;
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 
+/// What to do about directories that are all empty although the cluster knows this bookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEmptyDisk {
+    /// The old life is given up: the bookie takes a new incarnation, and repair copies what the old one held.
+    #[default]
+    Heal,
+    /// The bookie does not start, for the disk may only not be mounted.
+    Refuse,
+}
+
 /// Settings of a bookie. Sizes are in bytes, times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +57,15 @@ pub struct BookieConfig {
     pub block_cache_bytes: usize,
     /// The operator has seen that acknowledged entries were lost, and accepts it: ends limbo at the next start.
     pub accept_lost_entries: bool,
+    /// What to do about directories that are all empty although the cluster knows this bookie.
+    pub on_empty_disk: OnEmptyDisk,
+    /// The time between two scrubs, from start to start; 0 for none but those that are asked for.
+    pub scrub_interval_ms: u64,
+    /// How fast a scrub reads, in bytes per second.
+    pub scrub_bytes_per_second: u64,
+    /// How fast the bookie copies what other bookies have lost or give up, or what it has lost itself, in bytes per
+    /// second.
+    pub repair_bandwidth: u64,
 }
 
 impl Default for BookieConfig {
@@ -70,6 +90,10 @@ impl Default for BookieConfig {
             blob_min_bytes: store.min_blob,
             block_cache_bytes: store.block_cache,
             accept_lost_entries: false,
+            on_empty_disk: OnEmptyDisk::default(),
+            scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
+            scrub_bytes_per_second: 8 << 20,
+            repair_bandwidth: 64 << 20,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Who this bookie is: one cookie in metadata and one in each of its directories, all the same (rule B10).
 //!
 //! Owns the decision whether a bookie may start here. New only if nothing is anywhere: no cookie in metadata, none in any
-//! directory, and the directories empty. Every other difference refuses to start, in a sentence that says what to do,
-//! because a wrong guess loses acknowledged entries.
+//! directory, and the directories empty. If the cluster knows the bookie and *every* directory is empty, its disk is
+//! lost: it may begin a new life with an incarnation of its own, which never answers for the old one (rule B11). Every
+//! other difference refuses to start, in a sentence that says what to do, because a wrong guess loses acknowledged
+//! entries.
 //!
 //! A first start writes a *pending* cookie into the directories, then the cookie into metadata, then makes the store,
 //! and last renames the pending cookies. Killed at any point, it continues at the next start instead of being refused.
 
+use crate::{OnEmptyDisk, error::space_advice};
 use protocol::{
-    id::{BookieId, Incarnation},
+    id::{BookieId, Incarnation, Revision},
     ledger::metadata::BookieMember,
-    model::{Cookie, ModelError, Sequence, decode, encode, key},
+    model::{BookieRecord, Cookie, ModelError, Sequence, decode, encode, key},
     service::metadata::{
         Condition, Consistency, MetadataError, MetadataService, Operation, Outcome, Transaction, Versioned,
     },
@@ -38,7 +41,8 @@ pub enum CookieError {
     /// Metadata knows the bookie, a directory does not.
     #[error(
         "bookie {bookie} is known to the cluster, but {} is empty. Mount the disk that holds its entries. If they are \
-         lost for good, start an empty bookie with another id: under this id it would deny entries it once acknowledged",
+         lost for good, empty all of its directories and set bookie.on_empty_disk = heal: it begins a new life, and what \
+         it held is copied again from other bookies",
         path.display()
     )]
     Empty {
@@ -60,6 +64,57 @@ pub enum CookieError {
         found: Box<Cookie>,
         /// The cluster that was asked.
         cluster_id: String,
+    },
+    /// A directory belongs to another bookie.
+    #[error(
+        "{} belongs to bookie {} of cluster {}, and this is bookie {bookie}. Check bookie.id, data_dir and wal_dir: each \
+         bookie needs directories of its own",
+        path.display(), found.bookie, found.cluster_id
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// Its cookie.
+        found: Box<Cookie>,
+        /// The bookie that asks.
+        bookie: BookieId,
+    },
+    /// A directory knows the bookie, and its cluster has given it up.
+    #[error(
+        "bookie {} was taken out of cluster {}: no ledger needs {} any more. To use the disk again, empty the directory; \
+         the bookie then joins as a new one",
+        found.bookie, found.cluster_id, path.display()
+    )]
+    TakenOut {
+        /// The directory.
+        path: PathBuf,
+        /// Its cookie.
+        found: Box<Cookie>,
+    },
+    /// A directory is of an earlier life of the bookie.
+    #[error(
+        "{} holds life {} of bookie {}, which was given up when the bookie came back with empty directories as life \
+         {current}. What it held was copied from other bookies; wipe the directory to use the disk again",
+        path.display(), found.incarnation, found.bookie
+    )]
+    GivenUp {
+        /// The directory.
+        path: PathBuf,
+        /// Its cookie.
+        found: Box<Cookie>,
+        /// The life that counts.
+        current: Incarnation,
+    },
+    /// The directories are empty, and a bookie of this id lives.
+    #[error(
+        "bookie {bookie} lives already{}; stop it first, or give this bookie an id of its own",
+        address.as_ref().map(|a| format!(" at {a}")).unwrap_or_default()
+    )]
+    StillLive {
+        /// The bookie.
+        bookie: BookieId,
+        /// Where it is.
+        address: Option<String>,
     },
     /// The cookies differ.
     #[error(
@@ -100,7 +155,7 @@ pub enum CookieError {
         problem: ModelError,
     },
     /// A directory cannot be read or written.
-    #[error("cannot use {}: {problem}", path.display())]
+    #[error("cannot use {}: {problem}{}", path.display(), space_advice(&problem.to_string()))]
     Io {
         /// The path.
         path: PathBuf,
@@ -116,6 +171,8 @@ pub enum CookieError {
 #[derive(Debug)]
 pub(crate) struct Claim {
     cookie: Cookie,
+    /// The revision that wrote the cookie into metadata; while it stands, this life of the bookie counts.
+    pub(crate) version: Revision,
     directories: Vec<PathBuf>,
     /// Whether this is a first start that has not ended yet.
     pub(crate) is_new: bool,
@@ -148,30 +205,60 @@ enum Found {
     Nothing,
 }
 
+/// Who asks to start, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Applicant<'a> {
+    pub(crate) cluster_id: &'a str,
+    pub(crate) bookie: BookieId,
+    pub(crate) directories: Vec<PathBuf>,
+    pub(crate) on_empty_disk: OnEmptyDisk,
+}
+
 /// Compares the cookies of metadata and of every directory, and makes them all for a new bookie. Directories exist and
 /// are locked by the caller.
 ///
 /// # Errors
 /// See [`CookieError`].
-pub(crate) async fn claim(
-    metadata: &Arc<dyn MetadataService>,
-    cluster_id: &str,
-    bookie: BookieId,
-    directories: Vec<PathBuf>,
-) -> Result<Claim, CookieError> {
+pub(crate) async fn claim(metadata: &Arc<dyn MetadataService>, applicant: Applicant<'_>) -> Result<Claim, CookieError> {
+    let Applicant { cluster_id, bookie, ref directories, on_empty_disk } = applicant;
     let found = directories.iter().map(|dir| look(dir)).collect::<Result<Vec<_>, _>>()?;
     match registered(metadata, bookie).await? {
-        Some(expected) => {
-            let is_new = check_known(&expected, cluster_id, &directories, &found)?;
-            Ok(Claim { cookie: expected, directories, is_new })
+        Some((old, version)) if are_vacant(&old, cluster_id, directories, &found) => {
+            if on_empty_disk == OnEmptyDisk::Refuse {
+                return Err(CookieError::Empty { bookie, path: directories.first().cloned().unwrap_or_default() });
+            }
+            let claim = begin(metadata, &applicant, Some(version)).await?;
+            tracing::warn!(
+                %bookie, given_up = %old.incarnation, incarnation = %claim.cookie.incarnation,
+                "the directories are empty: the old life of this bookie is given up with all it held, and repair copies \
+                 that from other bookies. If a disk was only not mounted, its entries are no longer used"
+            );
+            Ok(claim)
+        }
+        Some((expected, version)) => {
+            let is_new = check_known(&expected, cluster_id, directories, &found)?;
+            Ok(Claim { cookie: expected, version, directories: applicant.directories, is_new })
         }
         None => {
-            check_new(cluster_id, &directories, &found)?;
-            let cookie = register(metadata, cluster_id, bookie, &directories).await?;
-            tracing::info!(bookie = %bookie, incarnation = %cookie.incarnation, "a new bookie");
-            Ok(Claim { cookie, directories, is_new: true })
+            check_new(&applicant, &found)?;
+            let claim = begin(metadata, &applicant, None).await?;
+            tracing::info!(%bookie, incarnation = %claim.cookie.incarnation, "a new bookie");
+            Ok(claim)
         }
     }
+}
+
+/// Whether nothing is anywhere but what an earlier attempt to begin a new life left behind.
+fn are_vacant(old: &Cookie, cluster_id: &str, directories: &[PathBuf], found: &[Found]) -> bool {
+    let is_vacant = |(path, found): (&PathBuf, &Found)| match found {
+        Found::Nothing => true,
+        Found::Pending(cookie) => {
+            let is_next = cookie.bookie == old.bookie && cookie.incarnation > old.incarnation;
+            is_next && cookie.cluster_id == cluster_id && check_empty(path).is_ok()
+        }
+        Found::Settled(_) => false,
+    };
+    old.cluster_id == cluster_id && directories.iter().zip(found).all(is_vacant)
 }
 
 /// Metadata knows the bookie: every directory must carry the same cookie. Answers whether the first start goes on.
@@ -192,6 +279,11 @@ fn check_known(
             Found::Nothing => return Err(CookieError::Empty { bookie: expected.bookie, path: path.clone() }),
         };
         if cookie != expected || expected.cluster_id != cluster_id {
+            let is_earlier = cookie.bookie == expected.bookie && cookie.incarnation < expected.incarnation;
+            if is_earlier && cookie.cluster_id == cluster_id && expected.cluster_id == cluster_id {
+                let (found, current) = (Box::new(cookie.clone()), expected.incarnation);
+                return Err(CookieError::GivenUp { path: path.clone(), found, current });
+            }
             let (found, expected) = (Box::new(cookie.clone()), Box::new(expected.clone()));
             return Err(CookieError::Different { path: path.clone(), found, expected });
         }
@@ -214,12 +306,19 @@ fn settle_rest(directories: &[PathBuf], found: &[Found]) -> Result<(), CookieErr
 }
 
 /// Metadata does not know the bookie: no directory may belong to one, or hold anything.
-fn check_new(cluster_id: &str, directories: &[PathBuf], found: &[Found]) -> Result<(), CookieError> {
-    for (path, found) in directories.iter().zip(found) {
+fn check_new(applicant: &Applicant<'_>, found: &[Found]) -> Result<(), CookieError> {
+    let bookie = applicant.bookie;
+    for (path, found) in applicant.directories.iter().zip(found) {
         match found {
             Found::Settled(cookie) => {
-                let (path, found, cluster_id) = (path.clone(), Box::new(cookie.clone()), cluster_id.into());
-                return Err(CookieError::UnknownToCluster { path, found, cluster_id });
+                let (path, found) = (path.clone(), Box::new(cookie.clone()));
+                return Err(match (cookie.cluster_id == applicant.cluster_id, cookie.bookie == bookie) {
+                    (true, true) => CookieError::TakenOut { path, found },
+                    (true, false) => CookieError::NotOurs { path, found, bookie },
+                    (false, _) => {
+                        CookieError::UnknownToCluster { path, found, cluster_id: applicant.cluster_id.into() }
+                    }
+                });
             }
             // The cluster never heard of it, so nothing can have been stored behind it.
             Found::Pending(_) | Found::Nothing => check_empty(path)?,
@@ -285,40 +384,56 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-async fn registered(metadata: &Arc<dyn MetadataService>, bookie: BookieId) -> Result<Option<Cookie>, CookieError> {
+async fn registered(
+    metadata: &Arc<dyn MetadataService>,
+    bookie: BookieId,
+) -> Result<Option<(Cookie, Revision)>, CookieError> {
     let found: Option<Versioned> = metadata.get(key::cookie(bookie), Consistency::Linearizable).await?;
-    let decoded = found.map(|item| decode(&item.value)).transpose();
+    let decoded = found.map(|item| decode(&item.value).map(|cookie| (cookie, item.version))).transpose();
     decoded.map_err(|problem| CookieError::Unreadable { place: format!("bookie {bookie} in metadata"), problem })
 }
 
-async fn register(
+/// Begins a life: of a new bookie, or of one whose cookie of version `replaces` is given up. That is done only while no
+/// bookie of this id is live, and in one transaction, so that of two lives only one ever counts.
+async fn begin(
     metadata: &Arc<dyn MetadataService>,
-    cluster_id: &str,
-    bookie: BookieId,
-    directories: &[PathBuf],
-) -> Result<Cookie, CookieError> {
+    applicant: &Applicant<'_>,
+    replaces: Option<Revision>,
+) -> Result<Claim, CookieError> {
+    let bookie = applicant.bookie;
+    if let Some(live) = metadata.get(key::bookie(bookie), Consistency::Linearizable).await? {
+        return Err(still_live(bookie, Some(&live)));
+    }
     let incarnation = next_incarnation(metadata).await?;
-    let cookie = Cookie { cluster_id: cluster_id.into(), bookie, incarnation, instance: Uuid::new_v4() };
-    for dir in directories {
+    let cookie = Cookie { cluster_id: applicant.cluster_id.into(), bookie, incarnation, instance: Uuid::new_v4() };
+    for dir in &applicant.directories {
         write(dir, PENDING, &cookie)?;
     }
     let key = key::cookie(bookie);
+    let as_seen = replaces.map_or_else(|| Condition::Absent(key.clone()), |v| Condition::Version(key.clone(), v));
     let put = Transaction {
-        conditions: vec![Condition::Absent(key.clone())],
+        conditions: vec![as_seen, Condition::Absent(key::bookie(bookie))],
         operations: vec![Operation::Put { key, value: encode(&cookie), session: None }],
         request: None,
     };
-    match metadata.transact(put).await {
-        Ok(Outcome::Committed { .. }) => Ok(cookie),
+    let version = match metadata.transact(put).await {
+        Ok(Outcome::Committed { revision, .. }) => revision,
+        Ok(Outcome::Conflict { condition: 1, current }) => return Err(still_live(bookie, current.as_ref())),
         // Whether this put or another one was first, metadata says now.
         Ok(Outcome::Conflict { .. }) | Err(MetadataError::OutcomeUnknown { .. }) => {
             match registered(metadata, bookie).await? {
-                Some(there) if there == cookie => Ok(cookie),
-                _ => Err(CookieError::Taken(bookie)),
+                Some((there, version)) if there == cookie => version,
+                _ => return Err(CookieError::Taken(bookie)),
             }
         }
-        Err(problem) => Err(problem.into()),
-    }
+        Err(problem) => return Err(problem.into()),
+    };
+    Ok(Claim { cookie, version, directories: applicant.directories.clone(), is_new: true })
+}
+
+fn still_live(bookie: BookieId, live: Option<&Versioned>) -> CookieError {
+    let record = live.and_then(|item| decode::<BookieRecord>(&item.value).ok());
+    CookieError::StillLive { bookie, address: record.and_then(|record| record.address) }
 }
 
 async fn next_incarnation(metadata: &Arc<dyn MetadataService>) -> Result<Incarnation, CookieError> {

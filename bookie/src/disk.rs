@@ -2,7 +2,9 @@
 //! Owns the threshold and its hysteresis; never deletes anything.
 
 use crate::{health::Health, metrics::Metrics};
+use protocol::model::DiskUsage;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The default reserve is at most this many bytes ...
@@ -48,6 +50,8 @@ pub(crate) struct Guard {
     pub(crate) reserve: Option<u64>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Hears how full the disk is.
+    pub(crate) usage: watch::Sender<Option<DiskUsage>>,
 }
 
 impl Guard {
@@ -59,6 +63,7 @@ impl Guard {
             let mut wait = every;
             match tokio::task::spawn_blocking(move || probe()).await {
                 Ok(Ok(space)) => {
+                    self.usage.send_replace(Some(DiskUsage { capacity: space.total, free: space.free }));
                     let space = Space { free: space.free.saturating_sub((self.owed)()), ..space };
                     full = self.judge(space, full);
                     if !full && space.free < self.reserve_of(space) + PLENTY_BYTES {
@@ -111,6 +116,7 @@ mod tests {
             reserve,
             health,
             metrics,
+            usage: watch::Sender::new(None),
         }
     }
 
@@ -141,7 +147,10 @@ mod tests {
         let guard = guard(Some(100));
         let mut states = guard.health.changes();
         let stopping = CancellationToken::new();
+        let mut usage = guard.usage.subscribe();
         let task = tokio::spawn(guard.run(Duration::from_millis(1), stopping.clone()));
+        let seen = *usage.wait_for(Option::is_some).await.expect("watched");
+        assert_eq!(seen, Some(DiskUsage { capacity: 1000, free: 50 }));
         states.wait_for(|state| *state == BookieState::ReadOnly).await.expect("watched");
         stopping.cancel();
         task.await.expect("ends");

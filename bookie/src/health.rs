@@ -14,7 +14,12 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(crate) struct Health {
     failed: OnceLock<String>,
-    limbo: bool,
+    /// Set while acknowledged state is known to be lost and not healed.
+    limbo: AtomicBool,
+    /// Why it takes no new ledgers, while it is being taken out or was.
+    leaving: Mutex<Option<String>>,
+    /// Whether `leaving` says something.
+    is_leaving: AtomicBool,
     /// Set while the disk is nearly full.
     is_full: AtomicBool,
     full: Mutex<String>,
@@ -26,7 +31,9 @@ impl Health {
     pub(crate) fn new(limbo: bool, metrics: Arc<Metrics>) -> Self {
         let health = Self {
             failed: OnceLock::new(),
-            limbo,
+            limbo: AtomicBool::new(limbo),
+            leaving: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             full: Mutex::default(),
             state: watch::Sender::new(BookieState::Writable),
@@ -59,6 +66,22 @@ impl Health {
         }
     }
 
+    /// Everything that was lost is here again: absence counts from now on (rule B12).
+    pub(crate) fn leave_limbo(&self) {
+        if self.limbo.swap(false, Ordering::AcqRel) {
+            self.publish();
+        }
+    }
+
+    /// The bookie is being taken out or was, and what to say about it; or it is not any more.
+    pub(crate) fn set_leaving(&self, reason: Option<String>) {
+        let leaving = reason.is_some();
+        *self.leaving.lock() = reason;
+        if self.is_leaving.swap(leaving, Ordering::AcqRel) != leaving {
+            self.publish();
+        }
+    }
+
     /// What the bookie takes.
     pub(crate) fn state(&self) -> BookieState {
         *self.state.borrow()
@@ -83,7 +106,7 @@ impl Health {
         if recovery {
             return Ok(());
         }
-        if self.limbo {
+        if self.is_limbo() {
             return Err(BookieError::ReadOnly { reason: "it lost acknowledged state and is in limbo".into() });
         }
         if self.is_full.load(Ordering::Acquire) {
@@ -92,9 +115,19 @@ impl Health {
         Ok(())
     }
 
+    /// Whether a ledger may begin here. One that is here already goes on while the bookie is being taken out, so that its
+    /// writer can end it in its own time.
+    pub(crate) fn check_new_ledger(&self) -> Result<(), BookieError> {
+        if !self.is_leaving.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = self.leaving.lock().clone().unwrap_or_default();
+        Err(BookieError::ReadOnly { reason })
+    }
+
     /// Turns a negative answer into "unknown" unless it is known to be true (rules R9, B12, B13).
     pub(crate) fn honest(&self, negative: BookieError) -> BookieError {
-        let reason = match (self.failure(), self.limbo) {
+        let reason = match (self.failure(), self.is_limbo()) {
             (Some(reason), _) => format!("storage failed: {reason}"),
             (None, true) => "this bookie lost acknowledged state and is in limbo".into(),
             (None, false) => return negative,
@@ -106,13 +139,13 @@ impl Health {
     }
 
     /// Whether the whole bookie is in limbo.
-    pub(crate) const fn is_limbo(&self) -> bool {
-        self.limbo
+    pub(crate) fn is_limbo(&self) -> bool {
+        self.limbo.load(Ordering::Acquire)
     }
 
     fn publish(&self) {
-        let full = self.is_full.load(Ordering::Acquire);
-        let state = match (self.failure(), self.limbo, full) {
+        let closed = self.is_full.load(Ordering::Acquire) || self.is_leaving.load(Ordering::Acquire);
+        let state = match (self.failure(), self.is_limbo(), closed) {
             (Some(_), _, _) => BookieState::ReadOnly,
             (None, true, _) => BookieState::Limbo,
             (None, false, true) => BookieState::ReadOnly,
@@ -166,6 +199,24 @@ mod tests {
         assert_eq!(health.state(), BookieState::Limbo);
         assert!(matches!(health.check_add(false), Err(BookieError::ReadOnly { .. })));
         assert_eq!(health.check_add(true), Ok(()));
-        assert!(matches!(health.honest(BookieError::NoSuchLedger(LedgerId(1))), BookieError::Unknown { .. }));
+        let absent = BookieError::NoSuchLedger(LedgerId(1));
+        assert!(matches!(health.honest(absent.clone()), BookieError::Unknown { .. }));
+        health.leave_limbo();
+        assert_eq!((health.state(), health.check_add(false)), (BookieState::Writable, Ok(())));
+        assert_eq!(health.honest(absent.clone()), absent);
+    }
+
+    #[test]
+    fn a_bookie_that_leaves_begins_no_ledger_and_goes_on_with_those_it_has() {
+        let health = health(false);
+        assert_eq!(health.check_new_ledger(), Ok(()));
+        health.set_leaving(Some("it is being taken out".into()));
+        assert_eq!((health.state(), health.check_add(false)), (BookieState::ReadOnly, Ok(())));
+        assert!(matches!(health.check_new_ledger(), Err(BookieError::ReadOnly { .. })));
+        health.set_full(Some("full".into()));
+        health.set_leaving(None);
+        assert_eq!((health.state(), health.check_new_ledger()), (BookieState::ReadOnly, Ok(())), "still full");
+        health.set_full(None);
+        assert_eq!(health.state(), BookieState::Writable);
     }
 }

@@ -8,7 +8,10 @@ use crate::{
     ledger::{KnownLedger, LedgerRecord},
     store::{Batch, EntryStore, StoreError, StoreState, Write},
 };
-use protocol::id::LedgerId;
+use protocol::{
+    id::LedgerId,
+    mutant::{Mutant, Mutants},
+};
 
 /// Ledgers per batch while marking.
 const PAGE: usize = 1000;
@@ -32,9 +35,11 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a store that was opened. `watermark` is none if its file says nothing.
-pub(crate) const fn judge(state: StoreState, watermark: Option<u64>) -> Verdict {
+pub(crate) const fn judge(state: StoreState, watermark: Option<u64>, mutants: Mutants) -> Verdict {
     match watermark {
-        Some(synced) if synced > state.commit => Verdict::Lost { synced, found: state.commit },
+        Some(synced) if synced > state.commit && !mutants.has(Mutant::IgnoreWatermark) => {
+            Verdict::Lost { synced, found: state.commit }
+        }
         _ if state.limbo => Verdict::Unhealed,
         Some(_) => Verdict::Sound,
         None => Verdict::NoWatermark,
@@ -46,6 +51,7 @@ pub(crate) fn enter(store: &dyn EntryStore) -> Result<(), StoreError> {
     let mut first = Batch::default();
     first.push(Write::Limbo(true));
     store.commit(&first)?;
+    // B12: a fence may be among what was lost.
     rewrite(store, |known| KnownLedger { fenced: true, limbo: true, ..known })
 }
 
@@ -84,11 +90,15 @@ mod tests {
     #[test]
     fn a_store_below_its_watermark_has_lost_something() {
         let state = |commit, limbo| StoreState { commit, limbo };
-        assert_eq!(judge(state(5, false), Some(5)), Verdict::Sound);
-        assert_eq!(judge(state(6, false), Some(5)), Verdict::Sound, "the watermark is behind, never ahead");
-        assert_eq!(judge(state(4, false), Some(5)), Verdict::Lost { synced: 5, found: 4 });
-        assert_eq!(judge(state(0, false), None), Verdict::NoWatermark);
-        assert_eq!(judge(state(9, true), Some(5)), Verdict::Unhealed);
+        assert_eq!(judge(state(5, false), Some(5), Mutants::NONE), Verdict::Sound);
+        assert_eq!(
+            judge(state(6, false), Some(5), Mutants::NONE),
+            Verdict::Sound,
+            "the watermark is behind, never ahead"
+        );
+        assert_eq!(judge(state(4, false), Some(5), Mutants::NONE), Verdict::Lost { synced: 5, found: 4 });
+        assert_eq!(judge(state(0, false), None, Mutants::NONE), Verdict::NoWatermark);
+        assert_eq!(judge(state(9, true), Some(5), Mutants::NONE), Verdict::Unhealed);
     }
 
     #[test]

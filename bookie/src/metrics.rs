@@ -37,6 +37,20 @@ pub(crate) struct Metrics {
     pub(crate) deletes: Counter,
     /// Free space of the disk.
     pub(crate) disk_free: Gauge,
+    /// Ledgers in limbo.
+    pub(crate) limbo_ledgers: Gauge,
+    /// Entries that were fetched again after a loss.
+    pub(crate) healed_entries: Counter,
+    /// Bytes that were fetched again after a loss.
+    pub(crate) healed_bytes: Counter,
+    /// Bytes that scrubs have read.
+    pub(crate) scrubbed: Counter,
+    /// Entries that scrubs found damaged or missing.
+    pub(crate) scrub_damaged: Counter,
+    /// Of those, the ones that were fetched again.
+    pub(crate) scrub_healed: Counter,
+    /// When the latest scrub ended.
+    pub(crate) scrub_finished: Gauge,
     state: Gauge,
 }
 
@@ -67,6 +81,13 @@ impl Metrics {
             fences: counter!("magnetar_bookie_fences_total"),
             deletes: counter!("magnetar_bookie_ledgers_deleted_total"),
             disk_free: metrics::gauge!("magnetar_bookie_disk_free_bytes"),
+            limbo_ledgers: metrics::gauge!("magnetar_bookie_limbo_ledgers"),
+            healed_entries: counter!("magnetar_bookie_healed_entries_total"),
+            healed_bytes: counter!("magnetar_bookie_healed_bytes_total"),
+            scrubbed: counter!("magnetar_bookie_scrubbed_bytes_total"),
+            scrub_damaged: counter!("magnetar_bookie_scrub_damaged_entries_total"),
+            scrub_healed: counter!("magnetar_bookie_scrub_healed_entries_total"),
+            scrub_finished: metrics::gauge!("magnetar_bookie_scrub_finished_timestamp_seconds"),
             state: metrics::gauge!("magnetar_bookie_state"),
         }
     }
@@ -103,6 +124,25 @@ fn describe() {
     describe_counter!("magnetar_bookie_fences_total", Unit::Count, "Ledgers fenced.");
     describe_counter!("magnetar_bookie_ledgers_deleted_total", Unit::Count, "Ledgers deleted.");
     describe_gauge!("magnetar_bookie_disk_free_bytes", Unit::Bytes, "Free space of the bookie's disk.");
+    describe_gauge!("magnetar_bookie_limbo_ledgers", Unit::Count, "Ledgers in limbo: state of them was lost.");
+    describe_counter!("magnetar_bookie_healed_entries_total", Unit::Count, "Entries fetched again after a loss.");
+    describe_counter!("magnetar_bookie_healed_bytes_total", Unit::Bytes, "Bytes fetched again after a loss.");
+    describe_counter!("magnetar_bookie_scrubbed_bytes_total", Unit::Bytes, "Bytes read by scrubs.");
+    describe_counter!(
+        "magnetar_bookie_scrub_damaged_entries_total",
+        Unit::Count,
+        "Entries that scrubs found damaged or missing."
+    );
+    describe_counter!(
+        "magnetar_bookie_scrub_healed_entries_total",
+        Unit::Count,
+        "Damaged or missing entries that were fetched from other bookies."
+    );
+    describe_gauge!(
+        "magnetar_bookie_scrub_finished_timestamp_seconds",
+        Unit::Seconds,
+        "When the latest scrub ended, in seconds since 1970."
+    );
     describe_gauge!(
         "magnetar_bookie_state",
         Unit::Count,

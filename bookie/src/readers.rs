@@ -20,6 +20,8 @@ pub(crate) type Job = Box<dyn FnOnce(Turn) + Send>;
 pub(crate) struct Readers {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    #[cfg(feature = "testing")]
+    inline: bool,
 }
 
 struct Queue {
@@ -49,11 +51,27 @@ impl Readers {
             std::thread::Builder::new().name(format!("bookie-read-{number}")).spawn(move || queue.run())
         };
         let threads = (0..threads.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { queue, threads: Mutex::new(threads) })
+        Ok(Self {
+            queue,
+            threads: Mutex::new(threads),
+            #[cfg(feature = "testing")]
+            inline: false,
+        })
+    }
+
+    /// No threads: every job is done where it is called. For a simulator.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inline() -> Self {
+        let queue = Arc::new(Queue { state: Mutex::default(), arrived: Condvar::new(), limit: 0 });
+        Self { queue, threads: Mutex::default(), inline: true }
     }
 
     /// Has a thread do this, or calls it here and now to say that it is refused.
     pub(crate) fn run(&self, job: Job) {
+        #[cfg(feature = "testing")]
+        if self.inline {
+            return job(Turn::Read);
+        }
         let mut state = self.queue.state.lock();
         if state.closed || state.waiting.len() >= self.queue.limit {
             drop(state);

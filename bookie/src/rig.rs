@@ -1,5 +1,7 @@
 //! What the tests of this crate share: a bookie over any store, without directories and without a cluster.
 
+pub(crate) mod fragile;
+
 use crate::{
     committer::{Committer, Shared},
     confirmations::Confirmations,
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use protocol::{
     id::{BookieId, EntryId, Incarnation, Lac, LedgerId, LedgerKey},
     ledger::metadata::BookieMember,
+    mutant::Mutants,
     runtime::{SystemClock, Tasks},
     service::bookie::{
         AddEntry, BookieError, BookieService, ConfirmLac, DeleteLedger, EntryRun, FenceLedger, ReadEntries, WaitLac,
@@ -69,6 +72,7 @@ impl Rig {
             metrics,
             clock: Arc::new(SystemClock::default()),
             synced: Arc::new(AtomicU64::new(synced)),
+            mutants: Mutants::NONE,
         };
         let committer = Committer::start(shared.clone(), setup.queue_bytes, setup.batch_bytes).expect("a thread");
         let readers = Readers::start(2, 1000).expect("threads");

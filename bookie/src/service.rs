@@ -6,6 +6,7 @@
 
 use crate::{
     committer::{Command, Committer, Shared},
+    holdings,
     ledger::Ledger,
     readers::{Readers, Turn},
     store::{ReadLimits, StoreError},
@@ -16,6 +17,7 @@ use protocol::{
         entry::{MAX_ENTRY, SealedEntry},
         metadata::BookieMember,
     },
+    mutant::Mutant,
     runtime::{TaskKind, Tasks},
     service::{
         Answer, Reply,
@@ -28,7 +30,6 @@ use protocol::{
     },
 };
 use std::{
-    ops::RangeInclusive,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -38,7 +39,7 @@ const MAX_READ: usize = 32 << 20;
 /// The most runs of one listing, whatever is asked for.
 const MAX_RUNS: u32 = 100_000;
 /// Entries and bytes of one read of a copy.
-const COPY: (u32, u32) = (1000, 4 << 20);
+pub(crate) const COPY: (u32, u32) = (1000, 4 << 20);
 /// How long another bookie may take to answer one read of a copy.
 const COPY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,7 +106,8 @@ impl BookieService for Service {
         let then = move |fenced: Result<crate::committer::Fenced, BookieError>| {
             reply.send(fenced.and_then(|fenced| {
                 // The fence holds, but what was confirmed here may have been lost (rule B12).
-                if fenced.limbo || core.shared.health.is_limbo() {
+                let is_lost = fenced.limbo || core.shared.health.is_limbo();
+                if is_lost && !core.shared.mutants.has(Mutant::ConfirmInLimbo) {
                     return Err(core.lost(fence.ledger));
                 }
                 Ok(fenced.lac)
@@ -273,7 +275,8 @@ impl Service {
 impl Core {
     /// Only this bookie in this life of its disk answers (rule B11).
     fn check_member(&self, named: BookieMember) -> Result<(), BookieError> {
-        if self.member == named { Ok(()) } else { Err(BookieError::WrongMember { actual: self.member, named }) }
+        let same_life = self.member == named || self.shared.mutants.has(Mutant::IgnoreIncarnation);
+        if same_life { Ok(()) } else { Err(BookieError::WrongMember { actual: self.member, named }) }
     }
 
     fn check_add(&self, add: &AddEntry) -> Result<(), BookieError> {
@@ -291,6 +294,15 @@ impl Core {
 
     fn lost(&self, ledger: LedgerId) -> BookieError {
         BookieError::Unknown { reason: format!("this bookie lost state of ledger {ledger} and is in limbo") }
+    }
+
+    /// What is said of an entry that was not found: a denial only if it is known to be true.
+    fn denial(&self, ledger: &Ledger, read: &ReadEntries) -> BookieError {
+        // B12: in limbo nothing is known to be missing.
+        if self.shared.mutants.has(Mutant::DenyInLimbo) && !ledger.is_deleted() {
+            return BookieError::NoSuchEntry(read.ledger, read.first);
+        }
+        self.shared.health.honest(ledger.absence(Some(read.first)))
     }
 
     /// A run from memory; none if its first entry is not there.
@@ -316,6 +328,10 @@ impl Core {
                 Err(problem) => {
                     self.shared.metrics.corrupt.increment(1);
                     tracing::error!(ledger = %read.ledger, entry = %id, %problem, "a stored entry is damaged");
+                    // R9: damage is no absence.
+                    if entries.is_empty() && self.shared.mutants.has(Mutant::DenyDamaged) {
+                        return Err(BookieError::NoSuchEntry(read.ledger, id));
+                    }
                     if entries.is_empty() {
                         return Err(BookieError::Unknown { reason: format!("the stored entry is damaged: {problem}") });
                     }
@@ -326,7 +342,7 @@ impl Core {
         // Looked at after the entries, so that a ledger deleted meanwhile is not served.
         let ledger = self.ledger(read.ledger).map_err(unreadable)?;
         if ledger.is_deleted() || entries.is_empty() {
-            return Err(self.shared.health.honest(ledger.absence(Some(read.first))));
+            return Err(self.denial(&ledger, read));
         }
         self.shared.metrics.read_latency.record(self.shared.clock.monotonic().saturating_sub(from));
         self.note_read(&entries);
@@ -342,19 +358,9 @@ impl Core {
             return Err(self.shared.health.honest(ledger.absence(None)));
         }
         let limit = list.limit.clamp(1, MAX_RUNS) as usize;
-        let (mut runs, mut more): (Vec<RangeInclusive<u64>>, bool) = (Vec::new(), false);
-        let visited = self.shared.store.visit(list.ledger, list.first, &mut |EntryId(id)| {
-            let full = runs.len() == limit;
-            match runs.last_mut() {
-                Some(run) if run.end().checked_add(1) == Some(id) => *run = *run.start()..=id,
-                _ if full => more = true,
-                _ => runs.push(id..=id),
-            }
-            !more
-        });
-        visited.map_err(unreadable)?;
+        let listed = holdings::list(&*self.shared.store, list.ledger, list.first, limit).map_err(unreadable)?;
         self.shared.health.check_store().map_err(|e| BookieError::Unknown { reason: e.to_string() })?;
-        Ok(EntryList { runs, more })
+        Ok(listed)
     }
 
     /// A ledger as it is known now, from memory or the store.
@@ -369,7 +375,7 @@ impl Core {
 }
 
 /// The answer of another bookie, which must come in time.
-async fn in_time<T>(answer: Answer<T, BookieError>) -> Result<T, BookieError> {
+pub(crate) async fn in_time<T>(answer: Answer<T, BookieError>) -> Result<T, BookieError> {
     let silent = || BookieError::Unavailable { reason: "the source of the copy does not answer".into() };
     tokio::time::timeout(COPY_PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
 }
@@ -390,5 +396,7 @@ fn unreadable(problem: StoreError) -> BookieError {
     }
 }
 
+#[cfg(test)]
+mod power_cuts;
 #[cfg(test)]
 mod tests;

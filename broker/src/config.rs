@@ -3,6 +3,7 @@
 use protocol::{
     cluster::ClusterView,
     id::NodeId,
+    ledger::quorum::{Quorum, QuorumError},
     runtime::{Clock, Tasks},
     service::{directory::BookieDirectory, metadata::MetadataService},
     settings::StaticSettings,
@@ -33,9 +34,41 @@ pub struct BrokerConfig {
     pub queue_bytes: usize,
     /// How long the node counts as alive after its last heartbeat.
     pub session_timeout: Duration,
-    /// The most copies this deployment can hold of a ledger: 1 in standalone, whatever replication factor a topic asks
-    /// for (that one is kept, for when bookies are added); none without limit.
-    pub max_copies: Option<u8>,
+    /// How many copies of a new ledger are asked for.
+    pub copies: Copies,
+    /// How long a member of a head's ensemble may be away before the head is ended for a better placement.
+    pub bookie_grace: Duration,
+}
+
+/// How many copies of a new ledger are asked for. The replication factor is written down in any case, so that repair
+/// can add what is missing once there are bookies for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Copies {
+    /// The replication factor, or one on every bookie that the cluster has, if there are fewer: a deployment may begin
+    /// with one bookie. `min.insync.replicas` counts as far as that many copies can exist.
+    AsManyAsBookies,
+    /// The replication factor. With fewer writable bookies what exists, never fewer than the ack quorum.
+    #[default]
+    AsAsked,
+}
+
+impl Copies {
+    /// The quorum of a new ledger of a topic with this replication factor, in a cluster with this many bookies, live or
+    /// not.
+    ///
+    /// # Errors
+    /// If `min_insync` is above the replication factor: the topic can never be written.
+    pub fn quorum(self, factor: u8, min_insync: u8, bookies: usize) -> Result<Quorum, QuorumError> {
+        let factor = factor.max(1);
+        let asked = Quorum::of_replication(factor, min_insync)?;
+        match self {
+            Self::AsAsked => Ok(asked),
+            Self::AsManyAsBookies => {
+                let copies = factor.min(u8::try_from(bookies.max(1)).unwrap_or(u8::MAX));
+                Quorum::of_replication(copies, if min_insync <= copies { min_insync } else { 1 })
+            }
+        }
+    }
 }
 
 impl BrokerConfig {
@@ -53,7 +86,8 @@ impl BrokerConfig {
             cache_bytes: 256 * 1024 * 1024,
             queue_bytes: 128 * 1024 * 1024,
             session_timeout: Duration::from_secs(3),
-            max_copies: Some(1),
+            copies: Copies::AsManyAsBookies,
+            bookie_grace: Duration::from_secs(10),
         }
     }
 }
@@ -71,4 +105,27 @@ pub struct BrokerDeps {
     pub clock: Arc<dyn Clock>,
     /// The group that the broker's tasks belong to.
     pub tasks: Tasks,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_deployment_takes_what_it_has_and_a_cluster_what_is_asked() {
+        let of = |copies: Copies, factor, min, bookies| {
+            copies.quorum(factor, min, bookies).map(|q| (q.write(), q.ack())).map_err(drop)
+        };
+        let few = |factor, min, bookies| of(Copies::AsManyAsBookies, factor, min, bookies);
+        assert_eq!([few(3, 1, 0), few(3, 1, 1), few(3, 1, 2)], [Ok((1, 1)), Ok((1, 1)), Ok((2, 2))]);
+        assert_eq!([few(3, 1, 3), few(3, 1, 9), few(3, 3, 3)], [Ok((3, 2)), Ok((3, 2)), Ok((3, 3))]);
+        assert_eq!(few(3, 2, 1), Ok((1, 1)), "a promise that cannot be kept yet waits for the bookies");
+        assert_eq!([few(1, 2, 1), few(1, 2, 5)], [Err(()), Err(())], "one that never can be is refused");
+        assert_eq!(few(0, 1, 1), Ok((1, 1)));
+        for bookies in [0, 1, 5] {
+            assert_eq!(of(Copies::AsAsked, 3, 1, bookies), Ok((3, 2)));
+            assert_eq!(of(Copies::AsAsked, 3, 3, bookies), Ok((3, 3)));
+            assert_eq!(of(Copies::AsAsked, 2, 3, bookies), Err(()));
+        }
+    }
 }

@@ -1,12 +1,14 @@
-//! What every partition of a broker shares: the services it calls, its caches and its budgets. Owns nothing that changes
+//! What every partition of a broker shares: the services it calls, its caches and its shares. Owns nothing that changes
 //! with a partition.
 
 use crate::{
     budget::ByteBudget,
+    config::Copies,
     ledger::{LedgerDeps, LedgerReader},
     managed_ledger::{IndexCache, ReadAhead, TailCache},
     metadata_client::MetadataClient,
     metrics::{BrokerMetrics, CacheMetrics, TopicMetrics},
+    roster::Roster,
 };
 use arc_swap::ArcSwap;
 use protocol::{
@@ -37,42 +39,46 @@ pub(crate) struct Context {
     pub(crate) metrics: BrokerMetrics,
     pub(crate) settings: ArcSwap<BrokerSettings>,
     pub(crate) opening: Semaphore,
-    /// The most copies this deployment can hold of a ledger; none without limit.
-    pub(crate) max_copies: Option<u8>,
+    /// The bookies, as `ledgers` uses them.
+    pub(crate) roster: Roster,
+    pub(crate) copies: Copies,
 }
 
-/// The sizes of the shared budgets, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budgets {
+/// What the configuration says to all partitions: the sizes of the shared budgets in bytes, copies, the own rack.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares {
     pub(crate) cache: usize,
     pub(crate) queue: usize,
-    pub(crate) max_copies: Option<u8>,
+    pub(crate) copies: Copies,
+    pub(crate) rack: Option<String>,
 }
 
 impl Context {
     pub(crate) fn new(
         metadata: Arc<MetadataClient>,
-        ledgers: LedgerDeps,
+        (roster, clock): (Roster, Arc<dyn Clock>),
         settings: BrokerSettings,
         tasks: Tasks,
-        budgets: Budgets,
+        shares: Shares,
     ) -> Self {
         let metrics = BrokerMetrics::default();
-        let read_ahead = budgets.cache / READ_AHEAD_SHARE;
+        let read_ahead = shares.cache / READ_AHEAD_SHARE;
+        let ledgers = LedgerDeps::new(Arc::new(roster.clone()), Arc::clone(&clock));
         Self {
             metadata,
-            reader: LedgerReader::new(ledgers.clone()),
-            clock: Arc::clone(&ledgers.clock),
+            reader: LedgerReader::new(ledgers.clone()).near(shares.rack),
+            clock,
             ledgers,
             tasks,
-            tails: TailCache::new(budgets.cache - read_ahead, CacheMetrics::default()),
+            tails: TailCache::new(shares.cache - read_ahead, CacheMetrics::default()),
             read_ahead: ReadAhead::new(read_ahead),
             indexes: IndexCache::default(),
-            budget: ByteBudget::new(budgets.queue, metrics.queue_bytes.clone()),
+            budget: ByteBudget::new(shares.queue, metrics.queue_bytes.clone()),
             metrics,
             settings: ArcSwap::from_pointee(settings),
             opening: Semaphore::new(OPENING),
-            max_copies: budgets.max_copies,
+            roster,
+            copies: shares.copies,
         }
     }
 }
@@ -87,10 +93,9 @@ pub(crate) struct TopicHandle {
 }
 
 impl TopicHandle {
-    /// The quorum of a new ledger: as many copies as the topic wants and the deployment can hold.
-    pub(crate) fn quorum(&self, max_copies: Option<u8>) -> Result<Quorum, QuorumError> {
-        let wanted = self.replication_factor.max(1);
-        let copies = max_copies.map_or(wanted, |max| wanted.min(max.max(1)));
-        Quorum::of_replication(copies, self.settings.load().min_insync)
+    /// The quorum that a new ledger should have.
+    pub(crate) fn quorum(&self, context: &Context) -> Result<Quorum, QuorumError> {
+        let min_insync = self.settings.load().min_insync;
+        context.copies.quorum(self.replication_factor, min_insync, context.roster.size())
     }
 }

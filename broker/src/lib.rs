@@ -20,9 +20,10 @@ pub mod metrics;
 pub mod ownership;
 pub mod partition;
 pub mod registration;
+mod roster;
 pub mod service;
 mod topics;
 
-pub use config::{BrokerConfig, BrokerDeps};
+pub use config::{BrokerConfig, BrokerDeps, Copies};
 pub use registration::StartError;
 pub use service::Broker;

@@ -12,6 +12,8 @@
 //! | `magnetar_broker_open_partitions` | partitions that this broker serves |
 //! | `magnetar_broker_takeover_seconds` | from the assignment to serving |
 //! | `magnetar_broker_ledgers_total{event}` | ledgers opened, closed, recovered, dropped |
+//! | `magnetar_broker_ledger_rolls_total{reason}` | heads ended: full, expired, limbo, leaving, lost, degraded |
+//! | `magnetar_broker_ledgers_degraded` | heads written with fewer copies than wanted |
 
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
@@ -29,6 +31,8 @@ const CACHE_BYTES: &str = "magnetar_broker_cache_bytes";
 const OPEN_PARTITIONS: &str = "magnetar_broker_open_partitions";
 const TAKEOVER_SECONDS: &str = "magnetar_broker_takeover_seconds";
 const LEDGERS: &str = "magnetar_broker_ledgers_total";
+const ROLLS: &str = "magnetar_broker_ledger_rolls_total";
+const DEGRADED: &str = "magnetar_broker_ledgers_degraded";
 
 /// Says what every metric means; once per process.
 pub fn describe() {
@@ -48,6 +52,8 @@ pub fn describe() {
     g!(OPEN_PARTITIONS, Unit::Count, "Partitions that this broker serves");
     h!(TAKEOVER_SECONDS, Unit::Seconds, "Time from learning of an assignment to serving the partition");
     c!(LEDGERS, Unit::Count, "Ledgers opened, closed, recovered and dropped");
+    c!(ROLLS, Unit::Count, "Heads that were ended, by reason");
+    g!(DEGRADED, Unit::Count, "Heads that are written with fewer copies than are wanted");
 }
 
 /// The tail cache's.
@@ -117,6 +123,15 @@ pub struct BrokerMetrics {
     pub ledgers_recovered: Counter,
     /// Ledgers given up by retention.
     pub ledgers_dropped: Counter,
+    /// Heads written with fewer copies than wanted.
+    pub degraded_heads: Gauge,
+}
+
+impl BrokerMetrics {
+    /// Counts a head that ends; rare enough to look the name up.
+    pub fn count_roll(&self, reason: &'static str) {
+        counter!(ROLLS, "reason" => reason).increment(1);
+    }
 }
 
 impl Default for BrokerMetrics {
@@ -133,6 +148,7 @@ impl Default for BrokerMetrics {
             ledgers_closed: ledgers("closed"),
             ledgers_recovered: ledgers("recovered"),
             ledgers_dropped: ledgers("dropped"),
+            degraded_heads: gauge!(DEGRADED),
         }
     }
 }

@@ -3,16 +3,18 @@
 //! [`Broker`] is the in-process [`BrokerService`]. It looks partitions up and passes calls on; the rules are in
 //! [`crate::partition`], [`crate::topics`] and [`crate::fetch`]. Owns the set of partitions and follows the cluster view.
 
+mod bookies;
+
 use crate::{
     config::{BrokerConfig, BrokerDeps},
-    context::{Budgets, Context, TopicHandle},
+    context::{Context, Shares, TopicHandle},
     fetch::{FetchRun, Target},
-    ledger::LedgerDeps,
     metadata_client::MetadataClient,
     metrics::TopicMetrics,
     ownership::{Command, Held, changes},
     partition::Partition,
     registration::{Registered, Registrar, StartError},
+    roster::Roster,
     topics::{Topics, effective},
 };
 use parking_lot::{Mutex, RwLock};
@@ -59,9 +61,15 @@ impl Broker {
         let metadata = Arc::new(MetadataClient::new(Arc::clone(&deps.metadata)));
         let snapshot = deps.view.snapshot();
         let settings = effective(&config.settings, &snapshot, config.node);
-        let ledgers = LedgerDeps { bookies: Arc::clone(&deps.bookies), clock: Arc::clone(&deps.clock) };
-        let budgets = Budgets { cache: config.cache_bytes, queue: config.queue_bytes, max_copies: config.max_copies };
-        let context = Context::new(Arc::clone(&metadata), ledgers, settings, deps.tasks.clone(), budgets);
+        let roster = Roster::new(Arc::clone(&deps.bookies), deps.view.clone());
+        let shares = Shares {
+            cache: config.cache_bytes,
+            queue: config.queue_bytes,
+            copies: config.copies,
+            rack: config.rack.clone(),
+        };
+        let bookies = (roster, Arc::clone(&deps.clock));
+        let context = Context::new(Arc::clone(&metadata), bookies, settings, deps.tasks.clone(), shares);
         let record = NodeRecord {
             node: config.node,
             registration: protocol::id::Registration(0),
@@ -89,12 +97,21 @@ impl Broker {
             handles: Mutex::default(),
             registered: Arc::new(watch::Sender::new(registered)),
         });
-        broker.start_tasks(registrar);
+        broker.start_tasks(registrar, config.bookie_grace);
         Ok(broker)
     }
 
-    fn start_tasks(self: &Arc<Self>, registrar: Registrar) {
+    fn start_tasks(self: &Arc<Self>, registrar: Registrar, grace: Duration) {
         let tasks = &self.context.tasks;
+        let (broker, stopping) = (Arc::clone(self), tasks.stopping());
+        tasks.spawn(TaskKind::Background, "bookies of heads", async move {
+            tokio::select! {
+                () = Arc::clone(&broker).watch_bookies(grace) => {}
+                () = broker.context.ledgers.idle.run() => {}
+                () = stopping.cancelled() => {}
+            }
+            Ok(())
+        });
         let (current, stopping) = (Arc::clone(&self.registered), tasks.stopping());
         tasks.spawn(TaskKind::Background, "broker heartbeats", async move {
             registrar.keep(current, stopping).await;

@@ -9,12 +9,16 @@ use crate::{
 use parking_lot::Mutex;
 use protocol::{id::SessionId, runtime::Clock};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The shortest and the longest pause between two looks for overdue sessions.
 const EXPIRY_LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 /// How soon the end of an overdue session is asked for again, if it did not come.
 const EXPIRE_AGAIN: Duration = Duration::from_secs(1);
+
+/// A pause that took this much longer than it should was not slow: the process stood still, and so did the heartbeats.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Proposes the end of overdue sessions.
 pub(crate) struct Expiry {
@@ -47,9 +51,18 @@ impl Expiry {
             // New sessions and moving clocks are noticed by looking again; expiry needs no more precision than this.
             let next = self.leases.lock().next().map_or(Duration::MAX, |at| at.saturating_sub(now));
             let pause = next.clamp(EXPIRY_LOOKS.0, EXPIRY_LOOKS.1);
+            let before = Instant::now();
             tokio::select! {
                 () = stopping.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
+            }
+            let lost = before.elapsed().saturating_sub(pause);
+            if lost >= STANDSTILL {
+                tracing::warn!(
+                    seconds = lost.as_secs_f64(),
+                    "this process stood still; sessions live that much longer"
+                );
+                self.leases.lock().extend(lost);
             }
         }
     }

@@ -4,7 +4,8 @@
 //! * [`raft`]: how commands are made durable and agreed on.
 //! * [`applied`]: what reads and watches see. `queue`, `proposer`: the order in which calls take effect.
 //! * [`node`]: one voter, start to stop. [`limits`]: what is refused at the door. [`sessions`]: heartbeats.
-//! * [`controller`]: what the leader does with the cluster model: gives partitions to live nodes, gives up topics.
+//! * [`controller`]: what the leader does with the cluster model: gives partitions to live nodes, gives up topics,
+//!   finds ledgers that lack copies.
 //!
 //! The other roles meet this crate only through `protocol::service::metadata`.
 
@@ -22,5 +23,5 @@ mod service;
 pub mod sessions;
 pub mod state;
 
-pub use controller::Controller;
+pub use controller::{AuditConfig, Controller};
 pub use node::{MetadataConfig, MetadataNode, StartError};

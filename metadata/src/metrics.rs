@@ -101,3 +101,66 @@ impl Default for ControllerMetrics {
         Self { assigned: metrics::counter!(assigned), topics: metrics::counter!(topics) }
     }
 }
+
+/// Handles of the auditor's metrics.
+#[derive(Clone)]
+pub(crate) struct AuditMetrics {
+    /// Audits of everything.
+    pub(crate) audits: Counter,
+    /// Tasks that stand.
+    pub(crate) tasks: Gauge,
+    /// Members that count as lost.
+    pub(crate) lost: Gauge,
+    /// Members that are being taken out.
+    pub(crate) leaving: Gauge,
+    /// Ledgers that lack something which can be repaired now.
+    pub(crate) repairable: Gauge,
+    /// Of those, the ones with fewer live copies than the ack quorum.
+    pub(crate) at_risk: Gauge,
+    /// Ledgers with an entry that no live bookie holds.
+    pub(crate) unavailable: Gauge,
+    /// Copies that are wanted and that no bookie can take.
+    pub(crate) unplaced: Gauge,
+    /// Bytes to copy.
+    pub(crate) bytes: Gauge,
+}
+
+impl std::fmt::Debug for AuditMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuditMetrics")
+    }
+}
+
+impl Default for AuditMetrics {
+    fn default() -> Self {
+        describe_audits();
+        Self {
+            audits: metrics::counter!("magnetar_controller_audits_total"),
+            tasks: metrics::gauge!("magnetar_controller_repair_tasks"),
+            lost: metrics::gauge!("magnetar_controller_lost_bookies"),
+            leaving: metrics::gauge!("magnetar_controller_leaving_bookies"),
+            repairable: metrics::gauge!("magnetar_controller_repairable_ledgers"),
+            at_risk: metrics::gauge!("magnetar_controller_ledgers_at_risk"),
+            unavailable: metrics::gauge!("magnetar_controller_unavailable_ledgers"),
+            unplaced: metrics::gauge!("magnetar_controller_unplaced_copies"),
+            bytes: metrics::gauge!("magnetar_controller_repair_left_bytes"),
+        }
+    }
+}
+
+fn describe_audits() {
+    use metrics::{describe_counter as counter, describe_gauge as gauge};
+    counter!("magnetar_controller_audits_total", Unit::Count, "Audits of every closed ledger");
+    gauge!("magnetar_controller_repair_tasks", Unit::Count, "Closed ledgers that bookies are asked to repair");
+    gauge!("magnetar_controller_lost_bookies", Unit::Count, "Bookies gone for longer than the grace period");
+    gauge!("magnetar_controller_leaving_bookies", Unit::Count, "Bookies that are being taken out");
+    gauge!("magnetar_controller_repairable_ledgers", Unit::Count, "Closed ledgers that lack copies somebody can make");
+    gauge!(
+        "magnetar_controller_ledgers_at_risk",
+        Unit::Count,
+        "Closed ledgers with fewer live copies than the ack quorum"
+    );
+    gauge!("magnetar_controller_unavailable_ledgers", Unit::Count, "Closed ledgers with entries no live bookie holds");
+    gauge!("magnetar_controller_unplaced_copies", Unit::Count, "Wanted copies that no bookie can take");
+    gauge!("magnetar_controller_repair_left_bytes", Unit::Bytes, "Bytes that repair has to copy");
+}

@@ -24,6 +24,11 @@ impl Leases {
         self.deadlines.insert(session, now.saturating_add(ttl));
     }
 
+    /// Gives every session this much longer: nobody could send a heartbeat while this process stood still.
+    pub fn extend(&mut self, by: Duration) {
+        self.deadlines.values_mut().for_each(|deadline| *deadline = deadline.saturating_add(by));
+    }
+
     /// Forgets a session that has ended.
     pub fn end(&mut self, session: SessionId) {
         self.deadlines.remove(&session);
@@ -65,5 +70,8 @@ mod tests {
         leases.end(SessionId(1));
         assert_eq!(leases.next(), Some(second + second / 2));
         assert_eq!(leases.overdue(2 * second), [SessionId(2)]);
+        leases.extend(5 * second);
+        assert!(leases.overdue(6 * second).is_empty(), "time in which nobody could be heard does not count");
+        assert_eq!(leases.overdue(7 * second), [SessionId(2)]);
     }
 }

@@ -1,5 +1,5 @@
-//! `magnetar bench`: measures a running server, and beside it the bare disk or network in the same run. Owns what is
-//! measured and how; the server does not know that it is measured.
+//! `magnetar bench`: measures a running server or the store of a bookie, and beside it the bare disk or network in the
+//! same run. Owns what is measured and how; what is measured does not know it.
 
 mod consume;
 mod fetcher;
@@ -7,10 +7,11 @@ mod figures;
 mod pace;
 mod probe;
 mod produce;
+mod store;
 
 use clap::Subcommand;
 
-/// Measures a running server.
+/// Measures a running server, or the store alone.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Produce at a rate, or as fast as possible
@@ -23,6 +24,11 @@ pub enum BenchCommand {
         after_help = "Examples:\n  magnetar bench produce --records 100000 && magnetar bench consume\n  magnetar bench consume --consumers 4 --passes 5"
     )]
     Consume(consume::BenchConsume),
+    /// Write entries with the store of a bookie, without a server
+    #[command(
+        after_help = "Examples:\n  magnetar bench store --quick                                 every kind of case, small\n  magnetar bench store --data-dir /mnt/disk                    on the disk that a bookie would use\n  magnetar bench store --entry-size 1KiB --ledgers 100 --in-flight 1    one entry at a time\n\nEach case makes a store of its own, writes it, deletes every second ledger if asked, and removes it."
+    )]
+    Store(store::BenchStore),
 }
 
 impl BenchCommand {
@@ -34,6 +40,7 @@ impl BenchCommand {
         match self {
             Self::Produce(args) => args.run(),
             Self::Consume(args) => args.run(),
+            Self::Store(args) => args.run(),
         }
     }
 }

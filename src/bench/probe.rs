@@ -53,12 +53,32 @@ impl Drop for Scratch {
 /// # Errors
 /// The directory cannot be written to.
 pub(super) fn disk(dir: &Path, clock: &dyn Clock) -> anyhow::Result<Disk> {
-    let (bytes, took, _) = appends(dir, LARGE, clock)?;
-    let (_, _, small) = appends(dir, SMALL, clock)?;
-    Ok(Disk { bytes_per_second: per_second(bytes, took), small_p50: quantile_micros(&small, 0.5) })
+    let large = appends_of(dir, LARGE, clock)?;
+    let small = appends_of(dir, SMALL, clock)?;
+    Ok(Disk { bytes_per_second: large.rate(), small_p50: quantile_micros(&small.latency, 0.5) })
 }
 
-fn appends(dir: &Path, size: usize, clock: &dyn Clock) -> anyhow::Result<(u64, Duration, Histogram<u64>)> {
+/// What appends and syncs of one size did.
+#[derive(Debug, Clone)]
+pub(super) struct Appends {
+    bytes: u64,
+    took: Duration,
+    /// Microseconds of one append and its sync.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl Appends {
+    /// Bytes per second.
+    pub(super) fn rate(&self) -> f64 {
+        per_second(self.bytes, self.took)
+    }
+}
+
+/// Measures appends of `size` bytes, each synced, to the disk of a directory.
+///
+/// # Errors
+/// The directory cannot be written to.
+pub(super) fn appends_of(dir: &Path, size: usize, clock: &dyn Clock) -> anyhow::Result<Appends> {
     let scratch = Scratch(dir.join(format!("magnetar-probe-{}", std::process::id())));
     let failed = || format!("cannot probe the disk of {}; name another directory with --probe-dir", dir.display());
     let mut file = File::create(&scratch.0).with_context(failed)?;
@@ -69,7 +89,7 @@ fn appends(dir: &Path, size: usize, clock: &dyn Clock) -> anyhow::Result<(u64, D
     loop {
         let before = clock.monotonic();
         if before.saturating_sub(start) >= TIME || bytes >= MOST {
-            return Ok((bytes, before.saturating_sub(start), latency));
+            return Ok(Appends { bytes, took: before.saturating_sub(start), latency });
         }
         file.write_all(&chunk).with_context(failed)?;
         file.sync_data().with_context(failed)?;

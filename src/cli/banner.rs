@@ -13,6 +13,8 @@ use std::{
 pub struct Banner {
     /// Where Kafka clients connect to.
     pub kafka: String,
+    /// Where other processes find its metadata service; none if they cannot.
+    pub metadata: Option<String>,
     /// Where metrics are.
     pub admin: SocketAddr,
     /// Where data is.
@@ -43,6 +45,9 @@ impl fmt::Display for Banner {
         writeln!(f)?;
         writeln!(f, "  Kafka     {}", self.kafka)?;
         writeln!(f, "  Metrics   http://{}/metrics     also /health, /ready, /config", self.admin)?;
+        if let Some(metadata) = &self.metadata {
+            writeln!(f, "  Metadata  {metadata}     where more bookies join: {program} bookie start --help")?;
+        }
         writeln!(f, "  Data      {}     (kept; every acknowledged record is synced)", self.data.display())?;
         writeln!(f)?;
         writeln!(f, "  Try       echo hello | {program} produce demo{server}")?;
@@ -60,6 +65,7 @@ mod tests {
     fn banner(kafka: &str) -> String {
         Banner {
             kafka: kafka.into(),
+            metadata: Some("localhost:9095".into()),
             admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data: "/data".into(),
             took: Duration::from_millis(420),
@@ -75,6 +81,7 @@ mod tests {
             "ready in 0.42 s",
             "localhost:9092",
             "http://127.0.0.1:8080/metrics",
+            "localhost:9095",
             "/data",
             "echo hello | magnetar produce demo\n",
         ] {

@@ -1,18 +1,30 @@
 //! The command line: what commands there are, and what they say when asked for help. Owns the grammar; each command has
 //! a file of its own. Never starts a server by itself: that is [`crate::node`].
 
+pub mod audit;
 pub mod banner;
+pub mod bookie;
 pub mod client;
+pub mod cluster;
+pub mod cluster_client;
 pub mod config;
 pub mod consume;
+pub mod decommission;
 pub mod format;
 pub mod group;
+pub mod inventory;
 pub mod lag;
+pub mod ledger;
 pub mod offsets;
 pub mod produce;
+pub mod replica;
+pub mod roles;
+pub mod scrub;
+pub mod server;
 pub mod standalone;
 pub mod table;
 pub mod topic;
+pub mod verify;
 
 use crate::bench;
 use clap::{Parser, Subcommand};
@@ -43,6 +55,17 @@ pub struct Cli {
 pub enum Command {
     /// Run a server in one process: everything a cluster has, on one disk
     Standalone(standalone::Standalone),
+    /// Run a cluster on this machine: every role in a process of its own
+    Cluster(cluster::Cluster),
+    /// Run a metadata node
+    #[command(subcommand)]
+    Metadata(roles::MetadataCommand),
+    /// Run and look after bookies
+    #[command(subcommand)]
+    Bookie(bookie::BookieCommand),
+    /// Run a broker
+    #[command(subcommand)]
+    Broker(roles::BrokerCommand),
     /// Create, list, describe and delete topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -50,6 +73,11 @@ pub enum Command {
     Produce(produce::Produce),
     /// Print the records of a topic
     Consume(consume::Consume),
+    /// Look into ledgers
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Read every copy of a topic, and say what is missing
+    Verify(verify::Verify),
     /// List and describe consumer groups
     #[command(subcommand)]
     Group(group::GroupCommand),
@@ -68,6 +96,12 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Standalone(args) => return args.run(),
+            Command::Cluster(args) => return args.run(),
+            Command::Metadata(roles::MetadataCommand::Start(args)) => return args.run(),
+            Command::Bookie(command) => return command.run(),
+            Command::Broker(roles::BrokerCommand::Start(args)) => return args.run(),
+            Command::Ledger(command) => return command.run(),
+            Command::Verify(args) => return args.run(),
             Command::Topic(command) => command.run()?,
             Command::Produce(args) => args.run()?,
             Command::Consume(args) => args.run()?,

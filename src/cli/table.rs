@@ -7,7 +7,9 @@ pub fn print(heads: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<
     println!("{}", render(heads, right, rows));
 }
 
-fn render(heads: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// The same as text, without a newline at its end.
+#[must_use]
+pub fn render(heads: &[&str], right: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heads.iter().copied()).add_rows(rows);

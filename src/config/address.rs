@@ -1,7 +1,10 @@
 //! Addresses to listen on and to advertise: `host:port` and Kafka's `PLAINTEXT://host:port`. Owns their reading and how
 //! `localhost` and "every interface" are understood; never resolves a name.
 
-use super::ConfigError;
+use super::{
+    ConfigError, Listening,
+    layers::{Layers, Source},
+};
 use protocol::settings::StaticSettings;
 use std::fmt;
 
@@ -86,6 +89,40 @@ impl fmt::Display for Address {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// What to tell others when this process listens on `configured` and the system chose `port`: the name of this machine
+/// if every interface is listened on.
+#[must_use]
+pub fn reachable(configured: &Address, port: u16) -> Address {
+    let host = if configured.is_every_interface() { host_name() } else { configured.host.clone() };
+    Address { host, port }
+}
+
+/// The address of one of Magnetar's own keys.
+///
+/// # Errors
+/// It is not an address.
+pub fn own(layers: &Layers, name: &'static str) -> Result<Address, ConfigError> {
+    Address::parse(layers.value(name)).map_err(|problem| ConfigError::Listener { name, problem })
+}
+
+/// The address of a key, and whether somebody set it.
+///
+/// # Errors
+/// It is not an address.
+pub fn listening(layers: &Layers, name: &'static str) -> Result<Listening, ConfigError> {
+    Ok(Listening { address: own(layers, name)?, is_explicit: layers.source(name) != Source::Default })
+}
+
+/// The addresses of a key, in order; at least one.
+///
+/// # Errors
+/// One of them is not an address, or there is none.
+pub fn list(layers: &Layers, name: &'static str) -> Result<Vec<Address>, ConfigError> {
+    let parts = layers.value(name).split(',').map(str::trim);
+    let read = |part| Address::parse(part).map_err(|problem| ConfigError::Listener { name, problem });
+    parts.map(read).collect()
 }
 
 /// The Kafka listener, and what clients are told.

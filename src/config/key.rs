@@ -34,11 +34,12 @@ pub struct Key {
 }
 
 /// The sections in the order in which they are shown, each with what it is about.
-pub const SECTIONS: [(&str, &str); 7] = [
+pub const SECTIONS: [(&str, &str); 8] = [
     ("node", "The process itself."),
     ("kafka", "Settings of the broker under Kafka's own names, with Kafka's meaning."),
     ("metadata", "The metadata service: what exists, and who owns it."),
     ("bookie", "The bookie: it stores the records."),
+    ("repair", "Repair: copies that were lost are made again, by the bookies, as the controller finds them."),
     ("broker", "The broker: it serves partitions."),
     ("gateway", "The gateway: it speaks Kafka. It has no keys of its own yet; see [kafka]."),
     ("admin", "Metrics, health and readiness over HTTP."),
@@ -57,12 +58,22 @@ pub const KEYS: &[Key] = &[
     key("node.log_format", Kind::Words(&["text", "json"]), "text", "How log lines are written: text or json."),
     key("node.stop_deadline", Kind::Duration, "20s", "How long a shutdown may take before what is left is cut off."),
     key("metadata.data_dir", Kind::Path, "", "Where the metadata service keeps its log; <node.data_dir>/metadata if empty."),
+    key("metadata.address", Kind::Address, "localhost:9095", "Where the metadata service listens for the other processes of the cluster. A standalone server goes on without it if another program has the default port."),
+    key("metadata.servers", Kind::Text, "localhost:9095", "Where processes without a metadata service of their own find one: host:port, several with commas between them."),
     key("metadata.snapshot_after_logs", Kind::Number, "10000", "A snapshot is taken, and the log cut, after this many log entries."),
     key("bookie.id", Kind::Number, "1", "The number of this bookie, unique in its cluster."),
+    key("bookie.address", Kind::Address, "localhost:9096", "Where the bookie listens for brokers and other bookies. A standalone server goes on without it if another program has the default port."),
+    key("bookie.advertised", Kind::Text, "", "Where others reach the bookie, as host:port, if that is not bookie.address."),
     key("bookie.data_dir", Kind::Path, "", "Where entries are kept; <node.data_dir>/bookie if empty."),
     key("bookie.wal_dir", Kind::Path, "", "Where the journal is kept if it has a disk of its own; beside the entries if empty."),
     key("bookie.reserve", Kind::Size, "", "Below this much free space the bookie takes no new entries; reads go on. The smaller of 1GiB and 5 % of the disk if empty."),
     key("bookie.accept_lost_entries", Kind::Words(&["true", "false"]), "false", "Set to true for one start after acknowledged entries were lost, to serve what is left."),
+    key("bookie.on_empty_disk", Kind::Words(&["heal", "refuse"]), "heal", "What a bookie does whose directories are all empty although the cluster knows it. heal: begin a new life, and let repair copy what the old one held. refuse: do not start, because the disk may only not be mounted."),
+    key("bookie.scrub_interval", Kind::Duration, "7d", "How often the bookie reads all its entries again to find damage; 0s is never."),
+    key("bookie.scrub_bandwidth", Kind::Size, "8MiB", "How many bytes a second that may read."),
+    key("repair.grace", Kind::Duration, "10s", "How long a bookie may be away before what it held is copied to others."),
+    key("repair.bandwidth", Kind::Size, "64MiB", "How many bytes a second one bookie may copy."),
+    key("repair.audit_interval", Kind::Duration, "10min", "How often every ledger is looked at for copies that are missing, beside whenever a bookie comes or goes."),
     key("broker.cache", Kind::Size, "128MiB", "Memory for recently written entries, from which consumers that keep up are served."),
     key("broker.queue", Kind::Size, "128MiB", "Memory for records that wait to be written; at the limit producers are told to wait."),
     key("admin.address", Kind::Address, "localhost:8080", "Where /metrics, /health, /ready and /config are served."),

@@ -128,13 +128,28 @@ pub struct Config {
     pub metadata: MetadataSection,
     /// The bookie.
     pub bookie: BookieSection,
+    /// Repair.
+    pub repair: RepairSection,
     /// The broker.
     pub broker: BrokerSection,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// The address.
+    pub address: Address,
+    /// Whether somebody asked for it, so that going without it would be wrong.
+    pub is_explicit: bool,
 }
 
 /// `[metadata]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataSection {
+    /// Where it listens for other processes.
+    pub listener: Listening,
+    /// Where processes without a metadata service find one; at least one address.
+    pub servers: Vec<Address>,
     /// Where it keeps its log and snapshots.
     pub data_dir: PathBuf,
     /// A snapshot is taken after this many log entries.
@@ -146,6 +161,10 @@ pub struct MetadataSection {
 pub struct BookieSection {
     /// The bookie's number.
     pub id: BookieId,
+    /// Where it listens for brokers and other bookies.
+    pub listener: Listening,
+    /// Where others reach it, if that is not where it listens.
+    pub advertised: Option<Address>,
     /// Where it keeps entries.
     pub data_dir: PathBuf,
     /// Where it keeps its journal, if that is another disk.
@@ -154,6 +173,23 @@ pub struct BookieSection {
     pub reserve: Option<u64>,
     /// The operator accepts that acknowledged entries were lost.
     pub accept_lost_entries: bool,
+    /// With all directories empty it begins a new life; otherwise it does not start.
+    pub heals_empty_disk: bool,
+    /// How often all entries are read again; zero is never.
+    pub scrub_interval: Duration,
+    /// Bytes a second that may read.
+    pub scrub_bandwidth: u64,
+}
+
+/// `[repair]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepairSection {
+    /// How long a bookie may be away before what it held is copied.
+    pub grace: Duration,
+    /// Bytes a second that one bookie may copy.
+    pub bandwidth: u64,
+    /// How often every ledger is audited.
+    pub audit_interval: Duration,
 }
 
 /// `[broker]`
@@ -177,8 +213,6 @@ impl Config {
             None => default_data_dir().ok_or(ConfigError::NoHome)?,
         };
         let (listener, advertised) = address::kafka(&kafka)?;
-        let admin = Address::parse(layers.value("admin.address"))
-            .map_err(|problem| ConfigError::Listener { name: "admin.address", problem })?;
         Ok(Self {
             node: node_id(layers, &kafka)?,
             log: layers.value("node.log").to_string(),
@@ -186,17 +220,32 @@ impl Config {
             stop_deadline: layers.duration("node.stop_deadline")?,
             listener,
             advertised,
-            admin,
+            admin: address::own(layers, "admin.address")?,
             metadata: MetadataSection {
+                listener: address::listening(layers, "metadata.address")?,
+                servers: address::list(layers, "metadata.servers")?,
                 data_dir: layers.path("metadata.data_dir")?.unwrap_or_else(|| data_dir.join("metadata")),
                 snapshot_after_logs: layers.number("metadata.snapshot_after_logs")?,
             },
             bookie: BookieSection {
                 id: BookieId(layers.number("bookie.id")?),
+                listener: address::listening(layers, "bookie.address")?,
+                advertised: layers
+                    .given("bookie.advertised")
+                    .map(|_| address::own(layers, "bookie.advertised"))
+                    .transpose()?,
                 data_dir: layers.path("bookie.data_dir")?.unwrap_or_else(|| data_dir.join("bookie")),
                 wal_dir: layers.path("bookie.wal_dir")?,
                 reserve: layers.given("bookie.reserve").map(|_| layers.size("bookie.reserve")).transpose()?,
                 accept_lost_entries: layers.value("bookie.accept_lost_entries") == "true",
+                heals_empty_disk: layers.value("bookie.on_empty_disk") == "heal",
+                scrub_interval: layers.duration("bookie.scrub_interval")?,
+                scrub_bandwidth: layers.size("bookie.scrub_bandwidth")?,
+            },
+            repair: RepairSection {
+                grace: layers.duration("repair.grace")?,
+                bandwidth: layers.size("repair.bandwidth")?,
+                audit_interval: layers.duration("repair.audit_interval")?,
             },
             broker: BrokerSection { cache: layers.memory("broker.cache")?, queue: layers.memory("broker.queue")? },
             data_dir,

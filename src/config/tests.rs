@@ -41,6 +41,31 @@ fn defaults_need_no_file() {
 }
 
 #[test]
+fn an_address_knows_whether_somebody_asked_for_it() {
+    let usual = config("");
+    assert!(!usual.metadata.listener.is_explicit && !usual.bookie.listener.is_explicit);
+    assert_eq!(usual.metadata.listener.address.to_string(), "localhost:9095");
+    assert_eq!((usual.metadata.servers.len(), usual.bookie.advertised), (1, None));
+    let set = config(
+        "[metadata]\nservers = [\"a:1\", \"b:2\"]\n[bookie]\naddress = \"localhost:9096\"\nadvertised = \"c:3\"",
+    );
+    assert!(set.bookie.listener.is_explicit, "also if it is the default's value");
+    assert_eq!(set.metadata.servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    assert_eq!(set.bookie.advertised.map(|a| a.to_string()).as_deref(), Some("c:3"));
+    assert!(refusal("[metadata]\nservers = \"a:1,b\"").contains("metadata.servers"));
+    assert!(refusal("[bookie]\nadvertised = \"nowhere\"").contains("bookie.advertised"));
+}
+
+#[test]
+fn repair_and_scrubbing_have_units() {
+    let usual = config("");
+    assert_eq!((usual.repair.grace.as_secs(), usual.repair.bandwidth), (10, 64 << 20));
+    assert_eq!((usual.repair.audit_interval.as_secs(), usual.bookie.scrub_interval.as_secs()), (600, 604_800));
+    assert!(usual.bookie.heals_empty_disk && usual.bookie.scrub_bandwidth == 8 << 20);
+    assert!(!config("[bookie]\non_empty_disk = \"refuse\"").bookie.heals_empty_disk);
+}
+
+#[test]
 fn flags_win_over_environment_and_environment_over_file() {
     let mut layers =
         file("[kafka]\n\"num.partitions\" = 2\n\"message.max.bytes\" = 5\n[broker]\ncache = \"1MiB\"").expect("legal");

@@ -2,7 +2,12 @@
 //! killed when the test ends, however it ends. Waits for conditions with a deadline, never for time.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod checker;
 pub mod client;
+pub mod cluster;
+pub mod load;
+pub mod proxy;
+pub mod shim;
 
 use std::{
     fs::File,
@@ -39,6 +44,20 @@ pub fn passed(deadline: Instant) -> bool {
     Instant::now() > deadline
 }
 
+/// Keeps a fault up for a while: the length is part of the fault, not a wait for something to happen.
+pub fn hold(duration: Duration) {
+    let end = now() + duration;
+    while now() < end {
+        std::thread::park_timeout(end - now());
+    }
+}
+
+/// This moment, for tests that measure.
+#[allow(clippy::disallowed_methods, reason = "tests own their deadlines")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// A port nobody listens on, below those the system gives to clients: a server that was killed must find its port free
 /// again, even though reconnecting clients draw ports all the time.
 pub fn free_port() -> u16 {
@@ -50,6 +69,20 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// An HTTP GET on this machine; none if nobody answers.
+pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.split(' ').nth(1)?.parse().ok()?;
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_string())?;
+    Some((status, body))
 }
 
 /// A standalone server with its own data directory, which outlives restarts.
@@ -131,16 +164,7 @@ impl Server {
 
     /// An HTTP GET at the admin address; none if it does not answer.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let text = String::from_utf8_lossy(&answer);
-        let status = text.split(' ').nth(1)?.parse().ok()?;
-        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_string())?;
-        Some((status, body))
+        http_get(self.admin, path)
     }
 
     /// The value of a metric whose line starts with `series`.

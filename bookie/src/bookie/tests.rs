@@ -1,15 +1,28 @@
 //! A whole bookie over real directories: start, stop, crash, loss.
 
+mod damage;
+mod lives;
+
 use super::*;
-use crate::{rig::KEY, store::conformance::entry};
+use crate::{
+    OnEmptyDisk,
+    inventory::tests::{closed, ledger, publish},
+    rig::KEY,
+    store::conformance::entry,
+};
 use protocol::{
     id::{BookieId, EntryId, Lac, LedgerId, Timestamp},
-    model::{DeadLedger, decode, key},
+    ledger::metadata::LedgerState,
+    model::{BookieRecord, DeadLedger, decode, key},
     runtime::SystemClock,
     service::bookie::{AddEntry, BookieError, DeleteLedger, FenceLedger, ReadEntries},
     testing::{FakeMetadata, conformance},
 };
-use std::{os::unix::fs::FileExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
 use tempfile::TempDir;
 
 /// A cluster of one bookie.
@@ -39,6 +52,13 @@ impl World {
             cluster_id: "cluster".into(),
         };
         Bookie::start(config, deps).await
+    }
+
+    /// Loses everything that is in the directories.
+    fn wipe(&self) {
+        for file in fs::read_dir(self.dir.path()).expect("readable") {
+            fs::remove_dir_all(file.expect("readable").path()).expect("removed");
+        }
     }
 
     async fn start(&self) -> Bookie {
@@ -87,8 +107,12 @@ async fn until(what: &str, wanted: impl Fn() -> bool) {
 }
 
 async fn add(bookie: &Bookie, ledger: u64, id: u64) -> Result<(), BookieError> {
+    add_as(bookie, bookie.member(), ledger, id).await
+}
+
+async fn add_as(bookie: &Bookie, member: BookieMember, ledger: u64, id: u64) -> Result<(), BookieError> {
     let entry = entry(ledger, id, &[id as u8; 6000]);
-    bookie.service().add_entry(AddEntry { member: bookie.member(), key: KEY, recovery: false, entry }).await
+    bookie.service().add_entry(AddEntry { member, key: KEY, recovery: false, entry }).await
 }
 
 async fn fence(bookie: &Bookie, ledger: u64) -> Result<Lac, BookieError> {
@@ -165,6 +189,7 @@ async fn a_journal_that_was_cut_means_limbo_until_the_loss_is_accepted() {
     let synced = Arc::clone(&bookie.service.0.shared.synced);
     advance(&bookie.watermark, &synced);
     let crashed = world.crashed();
+    publish(&world.metadata, vec![ledger(1, &[(0, &[bookie.member()])], LedgerState::Open)]);
     bookie.stop().await;
 
     // Cut in the middle: RocksDB itself sees a torn tail and opens.
@@ -183,7 +208,7 @@ async fn a_journal_that_was_cut_means_limbo_until_the_loss_is_accepted() {
     limbo.stop().await;
 
     let still = crashed.start().await;
-    assert_eq!(still.state(), BookieState::Limbo, "a restart heals nothing");
+    assert_eq!(still.state(), BookieState::Limbo, "a restart heals nothing that no other bookie has");
     still.stop().await;
 
     let accepted = crashed.try_start(BookieConfig { accept_lost_entries: true, ..crashed.config() }).await;
@@ -203,10 +228,15 @@ async fn a_missing_watermark_means_limbo() {
     let world = World::new();
     let bookie = world.start().await;
     add(&bookie, 1, 0).await.expect("stored");
+    publish(&world.metadata, vec![ledger(1, &[(0, &[bookie.member()])], LedgerState::Open)]);
     bookie.stop().await;
     fs::remove_file(world.config().data_dir.join(WATERMARK)).expect("removed");
     let limbo = world.start().await;
     assert_eq!(limbo.state(), BookieState::Limbo);
+    // Nothing is missing, and once the head is closed that is known.
+    publish(&world.metadata, vec![ledger(1, &[(0, &[limbo.member()])], closed(0))]);
+    until("healed", || limbo.state() == BookieState::Writable).await;
+    assert_eq!(read(&limbo, 1, 0).await, Ok(1));
     limbo.stop().await;
 }
 
@@ -227,7 +257,8 @@ async fn starts_that_must_be_refused_are_explained() {
     assert!(told(emptied.try_start(emptied.config()).await).contains("Mount the disk"));
 
     let replaced = World { metadata: world.metadata.clone(), dir: tempfile::tempdir().expect("a directory") };
-    assert!(told(replaced.try_start(replaced.config()).await).contains("is known to the cluster"));
+    let refuse = BookieConfig { on_empty_disk: OnEmptyDisk::Refuse, ..replaced.config() };
+    assert!(told(replaced.try_start(refuse).await).contains("is known to the cluster"));
 
     let file = tempfile::NamedTempFile::new().expect("a file");
     let no_dir = BookieConfig { data_dir: file.path().join("x"), wal_dir: None, ..world.config() };

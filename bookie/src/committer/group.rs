@@ -1,14 +1,16 @@
 //! One group commit: commands in, one batch, answers out. Owns the order of the two: judged in call order, stored once,
 //! answered after that.
 
-use super::{Command, Fenced, Shared, Then, store};
+use super::{Command, Fenced, Mend, Shared, Then, store};
 use crate::{
     ledger::{Add, Ledger, Placement},
     store::{Batch, StoreError, Write},
 };
+use bytes::Bytes;
 use protocol::{
     id::{Lac, LedgerId, LedgerKey},
     ledger::entry::SealedEntry,
+    mutant::Mutant,
     service::{
         Reply,
         bookie::{AddEntry, BookieError},
@@ -22,6 +24,7 @@ enum Pending {
     Fence { fenced: Fenced, then: Then<Fenced> },
     Delete { ledger: LedgerId, then: Then<()> },
     Look { ledger: Ledger, then: Then<Ledger> },
+    Mend { then: Then<()> },
 }
 
 /// Commands that are stored together.
@@ -51,6 +54,8 @@ impl<'a> Group<'a> {
         }
         match command {
             Command::Add { add, called, reply } => match self.add(&add) {
+                // B1: without the sync an ack is a guess.
+                Ok(()) if self.shared.mutants.has(Mutant::AckBeforeSync) => reply.send(Ok(())),
                 Ok(()) => self.pending.push(Pending::Add { called, bytes: add.entry.bytes().len(), reply }),
                 Err(problem) => {
                     self.shared.metrics.add_failures.increment(1);
@@ -58,6 +63,8 @@ impl<'a> Group<'a> {
                 }
             },
             Command::Fence { ledger, key, then } => match self.fence(ledger, key) {
+                // B3: a fence that a crash can lift was never there.
+                Ok(fenced) if self.shared.mutants.has(Mutant::AnswerFenceBeforeSync) => then(Ok(fenced)),
                 Ok(fenced) => self.pending.push(Pending::Fence { fenced, then }),
                 Err(problem) => then(Err(problem)),
             },
@@ -68,6 +75,10 @@ impl<'a> Group<'a> {
             },
             Command::Look { ledger, then } => match self.with(ledger, |ledger| (ledger.clone(), false)) {
                 Ok(ledger) => self.pending.push(Pending::Look { ledger, then }),
+                Err(problem) => then(Err(problem)),
+            },
+            Command::Mend { mend, then } => match self.mend(mend) {
+                Ok(()) => self.pending.push(Pending::Mend { then }),
                 Err(problem) => then(Err(problem)),
             },
         }
@@ -132,6 +143,7 @@ impl<'a> Group<'a> {
             }
             // Nothing was to be stored; whether absence may be claimed is for the asker to judge.
             Pending::Look { ledger, then } => then(Ok(ledger)),
+            Pending::Mend { then } => then(stored),
         }
     }
 
@@ -160,7 +172,12 @@ impl<'a> Group<'a> {
     fn add(&mut self, add: &AddEntry) -> Result<(), BookieError> {
         let entry = &add.entry;
         let facts = Add { key: add.key, recovery: add.recovery, entry: entry.entry(), lac: entry.lac() };
-        let placement = self.with(entry.ledger(), |ledger| (ledger.judge(&facts), false))??;
+        let judged = self.with(entry.ledger(), |ledger| ((ledger.judge(&facts), ledger.record().is_none()), false));
+        let (placement, is_new) = judged?;
+        let placement = placement?;
+        if is_new && !add.recovery {
+            self.shared.health.check_new_ledger()?;
+        }
         if placement == Placement::Compare && self.is_there(entry)? {
             // It is durable, or becomes so with this batch: either way the answer after the sync is true.
             return self.with(entry.ledger(), |ledger| ((), ledger.accept(&facts)));
@@ -176,7 +193,11 @@ impl<'a> Group<'a> {
         let (ledger, id) = (entry.ledger(), entry.entry());
         let there = match self.batch.entry(ledger, id) {
             Some(there) => Some(there.bytes().clone()),
-            None => self.shared.store.get(ledger, id).map_err(unknown)?,
+            None => match self.shared.store.get(ledger, id) {
+                // The store itself found the damage; there is no more to compare with than in a damaged entry.
+                Err(StoreError::Damaged(_)) => Some(Bytes::new()),
+                there => there.map_err(unknown)?,
+            },
         };
         let Some(there) = there else { return Ok(false) };
         if there == *entry.bytes() {
@@ -192,9 +213,19 @@ impl<'a> Group<'a> {
     }
 
     fn fence(&mut self, id: LedgerId, key: LedgerKey) -> Result<Fenced, BookieError> {
-        let (changed, fenced) = self.with(id, |ledger| match ledger.fence(key) {
-            Ok(changed) => (Ok((changed, Fenced { lac: ledger.lac(), limbo: ledger.is_limbo() })), changed),
-            Err(problem) => (Err(problem), false),
+        let mutants = self.shared.mutants;
+        let (changed, fenced) = self.with(id, |ledger| {
+            // R3: also a ledger never seen here is fenced, or its delayed first add would be taken.
+            if mutants.has(Mutant::IgnoreFenceOfUnknown) && ledger.record().is_none() {
+                return (Ok((false, Fenced { lac: Lac::NONE, limbo: false })), false);
+            }
+            match ledger.fence(key) {
+                Ok(changed) => {
+                    let unsaved = changed && !mutants.has(Mutant::ForgetFenceAtRestart);
+                    (Ok((unsaved, Fenced { lac: ledger.lac(), limbo: ledger.is_limbo() })), unsaved)
+                }
+                Err(problem) => (Err(problem), false),
+            }
         })??;
         self.must_sync |= changed;
         Ok(fenced)
@@ -209,10 +240,32 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    fn mend(&mut self, mend: Mend) -> Result<(), BookieError> {
+        let changed = match mend {
+            // B12: what is lost as a whole is not even known to be missing.
+            Mend::Suspect(..) if self.shared.mutants.has(Mutant::ForgetLostLedgers) => false,
+            Mend::Suspect(id, key) => self.with(id, |ledger| match ledger.suspect(key) {
+                Ok(changed) => (Ok(changed), changed),
+                Err(problem) => (Err(problem), false),
+            })??,
+            Mend::Heal(id) => self.with(id, |ledger| {
+                let changed = ledger.heal();
+                (changed, changed)
+            })?,
+            Mend::EndLimbo => {
+                self.batch.push(Write::Limbo(false));
+                true
+            }
+        };
+        self.must_sync |= changed;
+        Ok(())
+    }
+
     fn delete(&mut self, id: LedgerId) -> Result<(), BookieError> {
         let changed = self.with(id, |ledger| {
             let changed = ledger.delete();
-            (changed, changed)
+            // B8: the tombstone outlives every restart.
+            (changed, changed && !self.shared.mutants.has(Mutant::ForgetTombstoneAtRestart))
         })?;
         if changed {
             // Entries of this ledger that stand in this batch come before, so they go too.

@@ -130,6 +130,28 @@ impl Ledger {
         changed
     }
 
+    /// State of this ledger may have been lost: it is fenced, and absence says nothing (rule B12). Returns whether the
+    /// record must be stored before the answer.
+    ///
+    /// # Errors
+    /// [`BookieError::Deleted`] or [`BookieError::WrongKey`].
+    pub fn suspect(&mut self, key: LedgerKey) -> Result<bool, BookieError> {
+        self.admit(key)?;
+        let known = self.know(key);
+        let changed = !known.fenced || !known.limbo;
+        (known.fenced, known.limbo) = (true, true);
+        Ok(changed)
+    }
+
+    /// What was lost is here again, or nobody will ask for it: absence counts. The fence stays. Returns whether the
+    /// record must be stored before the answer.
+    pub fn heal(&mut self) -> bool {
+        match &mut self.record {
+            Some(LedgerRecord::Known(known)) if known.fenced => std::mem::replace(&mut known.limbo, false),
+            Some(LedgerRecord::Known(_) | LedgerRecord::Deleted) | None => false,
+        }
+    }
+
     /// What is to be stored; none while nothing is known of the ledger.
     #[must_use]
     pub const fn record(&self) -> Option<LedgerRecord> {
@@ -171,7 +193,8 @@ impl Ledger {
         }
     }
 
-    /// The invariant of every step: a tombstone, a fence, limbo and a key stay; last entry and confirmation never fall.
+    /// The invariant of every step: a tombstone, a fence and a key stay, limbo ends only behind a fence; last entry and
+    /// confirmation never fall.
     #[must_use]
     pub fn goes_only_forward_from(&self, before: &Self) -> bool {
         let stays = match (before.record, self.record) {
@@ -179,7 +202,10 @@ impl Ledger {
             (_, Some(LedgerRecord::Deleted)) => return true,
             (None, _) => true,
             (Some(LedgerRecord::Known(was)), Some(LedgerRecord::Known(is))) => {
-                is.key == was.key && is.fenced >= was.fenced && is.limbo >= was.limbo && is.lac >= was.lac
+                is.key == was.key
+                    && is.fenced >= was.fenced
+                    && (is.limbo >= was.limbo || is.fenced)
+                    && is.lac >= was.lac
             }
             (Some(LedgerRecord::Known(_)), None) => false,
         };
@@ -293,6 +319,23 @@ mod tests {
         assert!(matches!(ledger.absence(Some(EntryId(0))), BookieError::Unknown { .. }));
         assert!(matches!(ledger.absence(None), BookieError::Unknown { .. }));
         assert_eq!(ledger.judge(&add(0)), Err(BookieError::Fenced(ID)));
+    }
+
+    #[test]
+    fn limbo_begins_with_a_fence_and_ends_behind_it() {
+        let mut ledger = new();
+        assert!(!ledger.heal(), "there is nothing to heal");
+        assert_eq!(ledger.suspect(KEY), Ok(true), "also a ledger that was lost as a whole");
+        assert_eq!(ledger.suspect(KEY), Ok(false));
+        assert_eq!(ledger.suspect(LedgerKey(1)), Err(BookieError::WrongKey(ID)));
+        assert!(known(&ledger).fenced && matches!(ledger.absence(Some(EntryId(0))), BookieError::Unknown { .. }));
+        let before = ledger.clone();
+        assert!(ledger.heal() && !ledger.heal());
+        assert!(ledger.goes_only_forward_from(&before) && known(&ledger).fenced);
+        assert_eq!(ledger.absence(Some(EntryId(0))), BookieError::NoSuchEntry(ID, EntryId(0)));
+        ledger.delete();
+        assert!(!ledger.heal());
+        assert_eq!(ledger.suspect(KEY), Err(BookieError::Deleted(ID)));
     }
 
     #[test]

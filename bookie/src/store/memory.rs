@@ -5,8 +5,11 @@ use super::{Batch, EntryStore, ReadLimits, StoreError, StoreState, Write};
 use crate::ledger::LedgerRecord;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use protocol::id::{EntryId, LedgerId};
-use std::collections::BTreeMap;
+use protocol::{
+    id::{EntryId, LedgerId},
+    ledger::entry::SealedEntry,
+};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Everything that is stored.
 #[derive(Debug, Clone, Default)]
@@ -46,10 +49,45 @@ struct Faults {
     closed: bool,
 }
 
+/// Batches that a cut can still take away.
+const JOURNAL: usize = 64;
+
+/// What is on the disk: files, and the journal of the batches that came after them.
+#[derive(Debug, Default)]
+struct Disk {
+    files: Contents,
+    journal: VecDeque<(u64, Batch)>,
+}
+
+impl Disk {
+    fn write(&mut self, batch: &Batch, number: u64) {
+        self.journal.push_back((number, batch.clone()));
+        if self.journal.len() > JOURNAL {
+            self.flush(1);
+        }
+    }
+
+    /// Moves the oldest batches of the journal to the files.
+    fn flush(&mut self, count: usize) {
+        for (number, batch) in self.journal.drain(..count) {
+            self.files.apply(&batch, number);
+        }
+    }
+
+    /// What a start finds.
+    fn contents(&self) -> Contents {
+        let mut contents = self.files.clone();
+        self.journal.iter().for_each(|(number, batch)| contents.apply(batch, *number));
+        contents
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shelf {
     live: Contents,
-    synced: Contents,
+    synced: Disk,
+    /// Something was written that was not synced.
+    is_ahead: bool,
     faults: Faults,
     commits: Vec<usize>,
 }
@@ -71,9 +109,51 @@ impl MemoryStore {
     /// The power goes off and on again: what was not synced is gone, and so are all faults.
     pub fn crash(&self) {
         let mut shelf = self.shelf.lock();
-        shelf.live = shelf.synced.clone();
+        shelf.live = shelf.synced.contents();
+        shelf.is_ahead = false;
         shelf.faults = Faults::default();
         self.changed.notify_all();
+    }
+
+    /// The power goes off, and the journal comes back without the batches after number `keep`, as far as they are not in
+    /// the files yet. Answers the number of the last batch that is left.
+    pub fn cut(&self, keep: u64) -> u64 {
+        self.shelf.lock().synced.journal.retain(|(number, _)| *number <= keep);
+        self.crash();
+        self.shelf.lock().live.state.commit
+    }
+
+    /// The number of the last batch that a cut cannot take away.
+    #[must_use]
+    pub fn flushed(&self) -> u64 {
+        self.shelf.lock().synced.files.state.commit
+    }
+
+    /// Whether a crash now would leave this entry, with these bytes.
+    #[must_use]
+    pub fn keeps(&self, entry: &SealedEntry) -> bool {
+        let shelf = self.shelf.lock();
+        let place = (entry.ledger(), entry.entry());
+        if !shelf.is_ahead {
+            return shelf.live.entries.get(&place) == Some(entry.bytes());
+        }
+        shelf.synced.contents().entries.get(&place) == Some(entry.bytes())
+    }
+
+    /// The record of a ledger that a crash now would leave.
+    #[must_use]
+    pub fn keeps_ledger(&self, ledger: LedgerId) -> Option<LedgerRecord> {
+        let shelf = self.shelf.lock();
+        if !shelf.is_ahead {
+            return shelf.live.ledgers.get(&ledger).copied();
+        }
+        shelf.synced.contents().ledgers.get(&ledger).copied()
+    }
+
+    /// Every entry that is stored now.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(LedgerId, EntryId)> {
+        self.shelf.lock().live.entries.keys().copied().collect()
     }
 
     /// Commits fail from now on, and nothing of them is stored.
@@ -84,6 +164,13 @@ impl MemoryStore {
     /// Commits fail from now on after they were written: a crash loses them.
     pub fn fail_syncs(&self) {
         self.shelf.lock().faults.fail_sync = true;
+    }
+
+    /// Whether commits fail now.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let shelf = self.shelf.lock();
+        shelf.faults.fail_write || shelf.faults.fail_sync
     }
 
     /// Reads fail from now on.
@@ -112,8 +199,9 @@ impl MemoryStore {
     pub fn damage(&self, ledger: LedgerId, entry: EntryId) -> bool {
         let mut shelf = self.shelf.lock();
         let Shelf { live, synced, .. } = &mut *shelf;
+        synced.flush(synced.journal.len());
         let mut found = false;
-        for contents in [live, synced] {
+        for contents in [live, &mut synced.files] {
             if let Some(bytes) = contents.entries.get_mut(&(ledger, entry)) {
                 let mut copy = bytes.to_vec();
                 if let Some(last) = copy.last_mut() {
@@ -160,9 +248,10 @@ impl EntryStore for MemoryStore {
         let number = shelf.live.state.commit + 1;
         shelf.live.apply(batch, number);
         if shelf.faults.fail_sync {
+            shelf.is_ahead = true;
             return Err(StoreError::Failed("syncs fail".into()));
         }
-        shelf.synced.apply(batch, number);
+        shelf.synced.write(batch, number);
         shelf.commits.push(batch.writes.len());
         Ok(number)
     }
@@ -258,6 +347,19 @@ mod tests {
         assert!(store.get(LedgerId(1), EntryId(1)).expect("read").is_none());
         assert_eq!(store.ledger(LedgerId(2)), Ok(None));
         assert_eq!(store.state(), Ok(StoreState { commit: 1, limbo: false }));
+    }
+
+    #[test]
+    fn a_cut_takes_the_end_of_the_journal() {
+        let store = MemoryStore::new();
+        let one = |id| batch_of([Write::Entry(entry(1, id, b"x"))]);
+        (0..100).for_each(|id| assert!(store.commit(&one(id)).is_ok()));
+        assert_eq!(store.cut(97), 97);
+        assert!(store.keeps(&entry(1, 96, b"x")) && !store.keeps(&entry(1, 97, b"x")));
+        assert!(!store.keeps(&entry(1, 96, b"y")), "other bytes are another entry");
+        assert_eq!((store.cut(0), store.entries().len()), (store.flushed(), store.flushed() as usize));
+        store.commit(&batch_of([Write::Ledger(LedgerId(1), LedgerRecord::Deleted)])).expect("committed");
+        assert_eq!(store.keeps_ledger(LedgerId(1)), Some(LedgerRecord::Deleted));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! dense: each batch that is committed has the next one, and carries it.
 
 mod options;
+mod space;
 
 use super::{Batch, EntryStore, ReadLimits, StoreError, StoreState, Write, keys};
 use crate::ledger::LedgerRecord;
@@ -14,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use protocol::id::{EntryId, LedgerId};
 use rocksdb::{
     BoundColumnFamily, ColumnFamilyDescriptor, DBRawIteratorWithThreadMode, DBWithThreadMode, ErrorKind, MultiThreaded,
-    ReadOptions, WriteBatch, WriteOptions,
+    ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions,
 };
 use std::{path::Path, sync::Arc};
 
@@ -78,10 +79,21 @@ impl RocksStore {
             ColumnFamilyDescriptor::new(keys::CF_LEDGER, options.small_family()),
             ColumnFamilyDescriptor::new(keys::CF_ENTRY, options.entry_family()),
         ];
-        let db = Db::open_cf_descriptors(&options.database(), path, families).map_err(|e| explain(&e))?;
+        let db = Db::open_cf_descriptors(&options.database(space::writes_directly(path)), path, families)
+            .map_err(|e| explain(&e))?;
         check_format(&db)?;
         let commit = read_state(&db).map_err(|e| OpenError::Damaged(e.to_string()))?.commit;
         Ok(Self { db: RwLock::new(Some(db)), commit: Mutex::new(commit) })
+    }
+
+    /// Flushes, and waits until no file is to be merged. For measurements, and before a store is copied.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let mut how = WaitForCompactOptions::default();
+        how.set_flush(true);
+        self.with(|db| db.wait_for_compact(&how).map_err(failed))
     }
 
     fn with<T>(&self, work: impl FnOnce(&Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -210,20 +222,7 @@ impl EntryStore for RocksStore {
     }
 
     fn reclaim(&self, dropped: &[LedgerId]) -> Result<(), StoreError> {
-        let mut dropped = dropped.to_vec();
-        dropped.sort_unstable();
-        self.with(|db| {
-            let entry = family(db, keys::CF_ENTRY);
-            // Ledgers with neighbouring ids are one range.
-            for run in dropped.chunk_by(|a, b| b.0 <= a.0 + 1) {
-                let (start, end) = (keys::ledger_range(run[0]).0, keys::ledger_range(run[run.len() - 1]).1);
-                db.delete_file_in_range_cf(&entry, &start, &end).map_err(failed)?;
-                // What is left lies in files shared with living ledgers. Those hold keys, not large values, so merging
-                // is cheap; a blob file goes when no key names it any more.
-                db.compact_range_cf(&entry, Some(start), Some(end));
-            }
-            Ok(())
-        })
+        self.with(|db| space::give_back(db, &family(db, keys::CF_ENTRY), dropped))
     }
 
     fn unflushed(&self) -> Result<u64, StoreError> {
@@ -234,14 +233,21 @@ impl EntryStore for RocksStore {
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        // Taken first: from here on every other call answers that the store is closed.
-        let Some(db) = self.db.write().take() else { return Ok(()) };
-        // Not needed for durability: the journal is synced. It spares the next start the replay.
-        let flushed = [keys::CF_SYS, keys::CF_LEDGER, keys::CF_ENTRY]
-            .into_iter()
-            .try_for_each(|name| db.flush_cf(&family(&db, name)).map_err(failed));
-        db.cancel_all_background_work(true);
-        flushed
+        let flushed = self.with(|db| {
+            // Not needed for durability: the journal is synced. It spares the next start the replay.
+            let flushed = [keys::CF_SYS, keys::CF_LEDGER, keys::CF_ENTRY]
+                .into_iter()
+                .try_for_each(|name| db.flush_cf(&family(db, name)).map_err(failed));
+            // Ends a merge that somebody waits for, which would hold the database open.
+            db.cancel_all_background_work(false);
+            flushed
+        });
+        // From here on every other call answers that the store is closed.
+        drop(self.db.write().take());
+        match flushed {
+            Err(StoreError::Closed) => Ok(()),
+            flushed => flushed,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use protocol::{
         metadata::{BookieMember, Hole, LedgerMetadata},
         quorum::Quorum,
     },
+    mutant::{Mutant, Mutants},
     service::bookie::BookieError,
 };
 use std::collections::VecDeque;
@@ -105,11 +106,14 @@ pub struct Limits {
     pub owed_entries: usize,
     /// Ensemble changes of one ledger (rule W12); after that failed members are left behind.
     pub ensemble_changes: u32,
+    /// Bugs put back on purpose; none outside of tests.
+    pub mutants: Mutants,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { owed_bytes: 64 * 1024 * 1024, owed_entries: 64 * 1024, ensemble_changes: 16 }
+        let mutants = Mutants::NONE;
+        Self { owed_bytes: 64 * 1024 * 1024, owed_entries: 64 * 1024, ensemble_changes: 16, mutants }
     }
 }
 
@@ -149,7 +153,6 @@ pub struct LedgerWriter {
     /// The metadata whose compare-and-swap is under way.
     change: Option<LedgerMetadata>,
     changes: u32,
-    holes: Vec<Hole>,
     state: State,
 }
 
@@ -177,7 +180,6 @@ impl LedgerWriter {
             first_add: lac.next(),
             change: None,
             changes: 0,
-            holes: Vec::new(),
             state: State::Open,
         }
     }
@@ -232,13 +234,48 @@ impl LedgerWriter {
             let entries = first.0..=self.lac.entry()?.0;
             (!entries.is_empty()).then_some(Hole { member: member.id, entries })
         });
-        self.holes.iter().cloned().chain(open).collect()
+        self.metadata.holes.iter().cloned().chain(open).collect()
+    }
+
+    /// The current ensemble, and of each member whether it is still written: not if it was left behind.
+    pub fn members(&self) -> impl Iterator<Item = (BookieMember, bool)> {
+        self.members.iter().map(|m| (m.id, m.is_live()))
+    }
+
+    /// The members that have answered for every entry so far.
+    pub fn up_to_date(&self) -> impl Iterator<Item = BookieMember> {
+        let owes = |at| self.adds.iter().any(|add| add.awaited.contains(at));
+        self.members.iter().enumerate().filter(move |(at, m)| m.is_live() && !owes(*at)).map(|(_, m)| m.id)
+    }
+
+    /// The first entry that a member owes an answer for; none if it owes none, or was left behind.
+    #[must_use]
+    pub fn first_unanswered(&self, member: BookieMember) -> Option<EntryId> {
+        self.position(member).and_then(|at| self.first_awaited(at))
+    }
+
+    /// Whether an answer is still to come from a member that was not left behind.
+    #[must_use]
+    pub fn awaits_copies(&self) -> bool {
+        self.adds.iter().any(|add| !add.awaited.is_empty())
+    }
+
+    /// Whether the writer would have to stop without this member, with these spares at hand.
+    #[must_use]
+    pub fn depends_on(&self, member: BookieMember, spares: &[BookieMember]) -> bool {
+        let lives = self.position(member).is_some_and(|at| self.members[at].is_live());
+        let fresh = spares.iter().filter(|spare| self.members.iter().all(|m| m.id.id != spare.id)).count();
+        let allowed = if self.changes < self.limits.ensemble_changes { fresh } else { 0 };
+        lives && !self.quorum().is_acked(self.live() - 1 + allowed)
     }
 
     /// Takes one event; appends what is to be done to `out`.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Command>) {
-        if matches!(self.state, State::Closed | State::Failed(_)) {
-            return;
+        match (&self.state, &event) {
+            // Nothing depends on it any more, but there is one hole less.
+            (State::Closed, Event::Acked { member, entry }) => return self.note_copy(*member, *entry),
+            (State::Closed | State::Failed(_), _) => return,
+            _ => {}
         }
         match event {
             Event::Append { size, length } => self.on_append(size, length, out),
@@ -250,6 +287,10 @@ impl LedgerWriter {
                 self.advance(out);
             }
         }
+    }
+
+    fn has(&self, mutant: Mutant) -> bool {
+        self.limits.mutants.has(mutant)
     }
 
     fn quorum(&self) -> Quorum {
@@ -270,16 +311,29 @@ impl LedgerWriter {
     }
 
     fn on_acked(&mut self, member: BookieMember, entry: EntryId, out: &mut Vec<Command>) {
-        // W5: whoever is not in the ensemble any more has nothing to say.
-        let Some(at) = self.position(member) else { return };
+        let (strangers_count, unordered) =
+            (self.has(Mutant::CountAcksOfStrangers), self.has(Mutant::ConfirmOutOfOrder));
+        let (position, quorum) = (self.position(member), self.quorum());
         let confirmed = self.lac.covers(entry);
         let Some(index) = entry.0.checked_sub(self.first_add.0) else { return };
         let Some(add) = usize::try_from(index).ok().and_then(|i| self.adds.get_mut(i)) else { return };
+        // W5: whoever is not in the ensemble any more has nothing to say.
+        let Some(at) = position.or_else(|| add.awaited.iter().next().filter(|_| strangers_count)) else { return };
         add.acks.insert(at);
+        if unordered && !confirmed && quorum.is_acked(add.acks.len()) {
+            out.push(Command::Confirm { lac: Lac::at(entry) });
+        }
         if add.awaited.remove(at) && confirmed {
             self.members[at].owed -= u64::from(add.size);
         }
         self.advance(out);
+    }
+
+    fn note_copy(&mut self, member: BookieMember, entry: EntryId) {
+        let index = entry.0.checked_sub(self.first_add.0).and_then(|i| usize::try_from(i).ok());
+        if let (Some(at), Some(add)) = (self.position(member), index.and_then(|i| self.adds.get_mut(i))) {
+            add.awaited.remove(at);
+        }
     }
 
     fn on_failed(
@@ -310,13 +364,14 @@ impl LedgerWriter {
 
     /// Confirms what can be confirmed, in order, and ends the ledger if that was asked for (rules W3, W4, W11).
     fn advance(&mut self, out: &mut Vec<Command>) {
-        if self.change.is_some() {
+        // W7: metadata must name the ensemble before its acks count.
+        if self.change.is_some() && !self.has(Mutant::CountAcksBeforeSwap) {
             return;
         }
         let before = self.lac;
-        let quorum = self.quorum();
+        let (quorum, extra) = (self.quorum(), usize::from(self.has(Mutant::ConfirmBelowAckQuorum)));
         let mut index = self.confirmed_adds();
-        while let Some(add) = self.adds.get(index).filter(|add| quorum.is_acked(add.acks.len())) {
+        while let Some(add) = self.adds.get(index).filter(|add| quorum.is_acked(add.acks.len() + extra)) {
             #[cfg(any(test, feature = "invariants"))]
             self.check(add, EntryId(self.first_add.0 + index as u64));
             for at in add.awaited.iter() {
@@ -333,6 +388,11 @@ impl LedgerWriter {
         while self.adds.front().is_some_and(|add| add.awaited.is_empty()) && self.lac.covers(self.first_add) {
             self.adds.pop_front();
             self.first_add = self.first_add.next();
+        }
+        if self.state == State::Closing && self.has(Mutant::CloseOverUnconfirmed) {
+            let (last_entry, length) = (Lac::from_count(self.next_entry().0).entry(), self.appended_length());
+            self.state = State::Closed;
+            return out.push(Command::Closed { last_entry, length });
         }
         if self.state == State::Closing && self.in_flight() == 0 {
             self.state = State::Closed;

@@ -1,26 +1,37 @@
 //! Reads entries of a ledger from one bookie of its ensemble, and from the next one if that fails or takes too long.
 //!
-//! Owns the choice of the bookie and the hedge; never reads above the bound its caller gives (last-add-confirmed of an
+//! Owns the choice of the bookie and the hedge: every member of the entry's ensemble may serve it, those that live, did
+//! not fail lately, hold the entry for all that is known and stand near come first. It never reads above the bound its caller gives (last-add-confirmed of an
 //! open ledger, last entry of a closed one: rule R13), and never takes an entry for the one it asked for without
 //! comparing its seal. It keeps no entries: caches stand above it.
 
 mod hedge;
 
 use super::{LedgerDeps, metrics::ReadMetrics};
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
 use hedge::HedgeDelay;
 use protocol::{
-    id::{EntryId, LedgerId},
+    id::{EntryId, Lac, LedgerId},
     ledger::{
         entry::SealedEntry,
-        metadata::{BookieMember, LedgerMetadata, LedgerState},
+        metadata::{BookieMember, Hole, LedgerMetadata, LedgerState},
     },
-    service::bookie::{BookieError, EntryRun, ReadEntries},
+    model::BookieState,
+    service::{
+        Answer,
+        bookie::{BookieError, EntryRun, ReadEntries, WaitLac},
+    },
 };
 use std::{sync::Arc, time::Duration};
 
 /// How long one bookie may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long one bookie may take to say what it has heard of.
+const LAC_DEADLINE: Duration = Duration::from_secs(2);
 /// The most entries of one read.
 const MAX_COUNT: u64 = 65_536;
 
@@ -48,6 +59,8 @@ pub enum ReadError {
 #[derive(Clone)]
 pub struct LedgerReader {
     deps: LedgerDeps,
+    /// The rack to prefer.
+    rack: Option<Arc<str>>,
     delay: Arc<HedgeDelay>,
     metrics: ReadMetrics,
 }
@@ -78,7 +91,39 @@ impl LedgerReader {
     /// A reader of any ledger.
     #[must_use]
     pub fn new(deps: LedgerDeps) -> Self {
-        Self { deps, delay: Arc::default(), metrics: ReadMetrics::resolve() }
+        Self { deps, rack: None, delay: Arc::default(), metrics: ReadMetrics::resolve() }
+    }
+
+    /// A reader that prefers bookies of this rack.
+    #[must_use]
+    pub fn near(self, rack: Option<String>) -> Self {
+        Self { rack: rack.map(Into::into), ..self }
+    }
+
+    /// The highest last-add-confirmed that a bookie of an unclosed ledger has heard of: a bound for readers beside the
+    /// ledger's writer. An idle writer tells its bookies within some ten milliseconds (rule P9).
+    ///
+    /// # Errors
+    /// [`ReadError`] if no bookie answers.
+    pub async fn last_confirmed(&self, metadata: &LedgerMetadata) -> Result<Lac, ReadError> {
+        let (ledger, ensemble) = (metadata.id, metadata.last_fragment().map(|f| f.ensemble.as_slice()));
+        let ask = |member: BookieMember| {
+            let wait = WaitLac { member, ledger, beyond: Lac::NONE, timeout: Duration::ZERO };
+            let answer = self.deps.bookies.bookie(member).wait_lac(wait);
+            async move { (member, within_deadline(LAC_DEADLINE, answer).await) }
+        };
+        let answers = join_all(ensemble.unwrap_or_default().iter().map(|m| ask(*m))).await;
+        let mut highest = None;
+        let mut told = Vec::new();
+        for (member, answer) in answers {
+            match answer {
+                Ok(lac) => highest = highest.max(Some(lac)),
+                // It never heard of the ledger: nothing is confirmed that it knows of.
+                Err(BookieError::NoSuchLedger(_)) => highest = highest.max(Some(Lac::NONE)),
+                Err(error) => told.push(format!("{member}: {error}")),
+            }
+        }
+        highest.ok_or_else(|| ReadError::Unavailable { reason: told.join("; ") })
     }
 
     /// Reads a dense run of entries from `first` on: at least one, at most up to `through`, and no more than fit into
@@ -97,11 +142,7 @@ impl LedgerReader {
         let last = bound(metadata, first, through).ok_or(ReadError::NoSuchEntry(ledger, first))?;
         let request = ReadRange { ledger, first, last, max_bytes };
         let started = self.deps.clock.monotonic();
-        let mut left = metadata.ensemble_of(first).to_vec();
-        // Always the same bookie first for a ledger, so that its cache is warm; another one for the next ledger.
-        let turn = usize::try_from(ledger.0 % left.len().max(1) as u64).unwrap_or(0);
-        left.rotate_left(turn);
-        left.reverse();
+        let left = self.order(metadata, first, started);
         let attempt = Attempt { reader: self, request, left, pending: FuturesUnordered::new(), refused: Vec::new() };
         let result = attempt.run(metadata).await;
         let took = self.deps.clock.monotonic().saturating_sub(started);
@@ -110,6 +151,31 @@ impl LedgerReader {
             self.delay.observe(took);
         }
         result
+    }
+}
+
+impl LedgerReader {
+    /// The members to ask for an entry, the first one last.
+    fn order(&self, metadata: &LedgerMetadata, entry: EntryId, now: Duration) -> Vec<BookieMember> {
+        let mut members = metadata.ensemble_of(entry).to_vec();
+        // Always the same bookie first for a ledger, so that its cache is warm; another one for the next ledger.
+        let turn = usize::try_from(metadata.id.0 % members.len().max(1) as u64).unwrap_or(0);
+        members.rotate_left(turn);
+        let live = self.deps.bookies.live();
+        members.sort_by_cached_key(|member| {
+            let record = live.iter().find(|b| b.member == *member);
+            let lacks = |h: &Hole| h.member == *member && h.entries.contains(&entry.0);
+            let rack = record.and_then(|b| b.rack.as_deref());
+            (
+                record.is_none(),
+                metadata.holes.iter().any(lacks),
+                self.deps.suspects.has(*member, now),
+                record.is_some_and(|b| b.state == BookieState::Limbo),
+                self.rack.is_some() && rack != self.rack.as_deref(),
+            )
+        });
+        members.reverse();
+        members
     }
 }
 
@@ -155,6 +221,7 @@ impl Attempt<'_> {
                 }
             };
             let Some((member, result)) = answer else { return Err(self.verdict(metadata)) };
+            self.reader.deps.suspects.note(member, &result, self.reader.deps.clock.monotonic());
             match result.and_then(|run| self.request.verify(run)) {
                 Ok(entries) => return Ok(entries),
                 Err(error) => {
@@ -174,11 +241,7 @@ impl Attempt<'_> {
         let max_count = u32::try_from((last.0 - first.0 + 1).min(MAX_COUNT)).unwrap_or(u32::MAX);
         let read = ReadEntries { member, ledger, first, max_count, max_bytes, fence: None };
         let answer = self.reader.deps.bookies.bookie(member).read_entries(read);
-        self.pending.push(Box::pin(async move {
-            let result = tokio::time::timeout(CALL_DEADLINE, answer).await;
-            let late = || BookieError::Unavailable { reason: "no answer within the deadline".into() };
-            (member, result.unwrap_or_else(|_| Err(late())))
-        }));
+        self.pending.push(Box::pin(async move { (member, within_deadline(CALL_DEADLINE, answer).await) }));
     }
 
     /// What it means that nobody had it.
@@ -192,12 +255,20 @@ impl Attempt<'_> {
         let reason = told.join("; ");
         if self.refused.iter().any(|(_, e)| !is_negative(e) && !is_away(e)) {
             ReadError::Unknown { reason }
-        } else if metadata.quorum.proves_absence(negatives) {
+        } else if metadata.is_closed() && negatives == self.refused.len() {
+            // What a closed ledger ends with was confirmed: its bookies have lost it, or repair has moved it.
+            ReadError::Unknown { reason }
+        } else if !metadata.is_closed() && metadata.quorum.proves_absence(negatives) {
             ReadError::NoSuchEntry(ledger, first)
         } else {
             ReadError::Unavailable { reason }
         }
     }
+}
+
+async fn within_deadline<T>(deadline: Duration, answer: Answer<T, BookieError>) -> Result<T, BookieError> {
+    let late = || BookieError::Unavailable { reason: "no answer within the deadline".into() };
+    tokio::time::timeout(deadline, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]

@@ -1,39 +1,49 @@
 //! Recovers a ledger whose writer is gone: carries out what the recovery machine wants, on real bookies.
 //!
-//! Owns the deadline of each call, the retries of bookies that are away for a moment, and the bytes of entries between
-//! being found and being written again. It decides nothing about the protocol (see [`super::recovery_machine`]) and
+//! Owns the deadline of each call, the retries of bookies that are away for a moment, reading ahead, and the bytes of
+//! entries between being found and being written again. It decides nothing about the protocol (see [`super::recovery_machine`]) and
 //! never touches metadata: before, the caller has made sure that the old writer can change no ensemble any more (the
 //! ledger is IN_RECOVERY, or its partition has a new epoch); after, it closes the ledger.
+
+mod read_ahead;
 
 pub use super::recovery_machine::RecoveryError;
 
 use super::{
     LedgerDeps,
     machine::Limits,
-    metrics::recovery_histogram,
+    metrics::{holes_counter, recovery_histogram},
     placement,
-    recovery_machine::{Command, Event, Found, LedgerRecovery},
+    recovery_machine::{Command, End, Event, Found, LedgerRecovery},
 };
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use protocol::{
-    id::EntryId,
+    id::{EntryId, LedgerId},
     ledger::{
         entry::SealedEntry,
-        metadata::{BookieMember, Fragment, LedgerMetadata},
+        metadata::{BookieMember, Fragment, Hole, LedgerMetadata},
     },
     service::{
         Answer,
-        bookie::{AddEntry, BookieError, FenceLedger, ReadEntries},
+        bookie::{AddEntry, BookieError, FenceLedger, ListEntries, ReadEntries},
     },
 };
-use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+use read_ahead::{RUN_BYTES, RUN_ENTRIES, ReadAhead};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    time::Duration,
+};
 
 /// How long one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// Pauses before a fence or a read is tried again on a bookie that could not be reached.
 const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
-/// A read asks for one entry, whatever its size.
-const ONE_ENTRY: u32 = 1;
+/// How long copies may take that nothing depends on, before they count as missing.
+const STRAGGLERS: Duration = Duration::from_millis(50);
+/// How long a bookie may take to say what it holds, before what it may lack counts as missing.
+const CHECK_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Where a recovered ledger ends; the caller closes it so.
 #[derive(Debug, Clone)]
@@ -44,16 +54,18 @@ pub struct Recovered {
     pub length: u64,
     /// The fragments to close the ledger with.
     pub fragments: Vec<Fragment>,
+    /// Copies that are, or may be, missing.
+    pub holes: Vec<Hole>,
     /// The last entry itself.
     pub last: Option<SealedEntry>,
 }
 
 type Pending = FuturesUnordered<Pin<Box<dyn Future<Output = Outcome> + Send>>>;
 
-/// The answer to one command; a read that found its entry brings it along.
+/// The answer to one command; a read brings the entries along.
 struct Outcome {
     event: Event,
-    found: Option<SealedEntry>,
+    run: Vec<SealedEntry>,
 }
 
 /// Finds out where a ledger ends that has lost its writer, and makes every entry up to there safe. For a CLOSED ledger it
@@ -87,42 +99,78 @@ struct Recovery<'a> {
     machine: LedgerRecovery,
     /// Entries found and perhaps still to be written again; the highest is the last one.
     found: BTreeMap<EntryId, SealedEntry>,
+    ahead: ReadAhead,
+    /// Answers that were at hand already.
+    ready: VecDeque<Outcome>,
     pending: Pending,
 }
 
 impl<'a> Recovery<'a> {
     fn new(deps: &'a LedgerDeps, metadata: &'a LedgerMetadata) -> Self {
         let machine = LedgerRecovery::new(metadata.clone(), Limits::default());
-        Self { deps, metadata, machine, found: BTreeMap::new(), pending: Pending::new() }
+        let (found, ahead) = (BTreeMap::new(), ReadAhead::default());
+        Self { deps, metadata, machine, found, ahead, ready: VecDeque::new(), pending: Pending::new() }
     }
 
     async fn run(mut self) -> Result<Recovered, RecoveryError> {
         let mut commands = Vec::new();
         self.machine.on_event(Event::Start, &mut commands);
         loop {
+            // Set once a read was answered by what is at hand: the same question to others is void then.
+            let mut known = None;
             for command in commands.drain(..) {
                 match command {
                     Command::Fence { member } => self.fence(member),
-                    Command::Read { member, entry } => self.read(member, entry),
+                    Command::Read { entry, .. } if known == Some(entry) => {}
+                    Command::Read { member, entry, fence } => known = self.read(member, entry, fence),
                     Command::Write { member, entry } => self.write(member, entry),
                     Command::Fail(error) => return Err(error),
-                    Command::Done(end) => {
-                        let last = end.last_entry.and_then(|e| self.found.remove(&e));
-                        let (last_entry, length, fragments) = (end.last_entry, end.length, end.fragments);
-                        return Ok(Recovered { last_entry, length, fragments, last });
-                    }
+                    Command::Done(end) => return Ok(self.recovered(end).await),
                 }
             }
-            let Some(Outcome { event, found }) = self.pending.next().await else {
+            let outcome = match self.ready.pop_front() {
+                Some(outcome) => Some(outcome),
+                None => self.pending.next().await,
+            };
+            let Some(Outcome { event, run }) = outcome else {
                 let reason = "the recovery has nothing left to wait for".into();
                 return Err(RecoveryError::Unknown { reason });
             };
-            if let Some(entry) = found {
-                self.found.entry(entry.entry()).or_insert(entry);
-            }
+            self.take_run(&event, run);
             self.machine.on_event(self.with_spares(event), &mut commands);
             self.forget_below(self.machine.unsafe_from());
         }
+    }
+
+    /// Keeps what a read has brought.
+    fn take_run(&mut self, event: &Event, run: Vec<SealedEntry>) {
+        let Event::Read { member, entry, .. } = event else { return };
+        let mut run = run.into_iter();
+        if let Some(first) = run.next() {
+            self.found.entry(*entry).or_insert(first);
+            self.ahead.keep(self.metadata, *member, run.collect());
+        }
+    }
+
+    async fn recovered(mut self, end: End) -> Recovered {
+        let last = end.last_entry.and_then(|e| self.found.remove(&e));
+        let settled = async {
+            while self.machine.awaits_copies()
+                && let Some(Outcome { event, .. }) = self.pending.next().await
+            {
+                self.machine.on_event(event, &mut Vec::new());
+            }
+        };
+        // Not in time: a hole, which repair fills.
+        drop(tokio::time::timeout(STRAGGLERS, settled).await);
+        let (deps, ledger) = (self.deps, self.metadata.id);
+        // Who did not answer before is not asked now.
+        let ask = |hole: &Hole| !self.metadata.is_closed() && self.machine.has_answered(hole.member);
+        let (may_lack, mut holes): (Vec<_>, Vec<_>) = self.machine.holes().into_iter().partition(ask);
+        let left = join_all(may_lack.into_iter().map(|hole| left_of(deps, ledger, hole))).await;
+        holes.extend(left.into_iter().flatten());
+        holes_counter().increment(holes.len() as u64);
+        Recovered { last_entry: end.last_entry, length: end.length, fragments: end.fragments, holes, last }
     }
 
     /// Failed writes need to know who could step in.
@@ -149,29 +197,30 @@ impl<'a> Recovery<'a> {
         let (ledger, key) = (self.metadata.id, self.metadata.key);
         self.pending.push(Box::pin(async move {
             let result = retried(|| bookie.fence_ledger(FenceLedger { member, ledger, key })).await;
-            Outcome { event: Event::Fenced { member, result }, found: None }
+            Outcome { event: Event::Fenced { member, result }, run: Vec::new() }
         }));
     }
 
-    fn read(&self, member: BookieMember, entry: EntryId) {
+    /// Reads an entry, and those after it while a tail is being recovered; answers the entry if it is at hand.
+    fn read(&mut self, member: BookieMember, entry: EntryId, fence: bool) -> Option<EntryId> {
+        if let Some((member, sealed)) = self.ahead.take(entry) {
+            let event = Event::Read { member, entry, result: Ok(found(&sealed)) };
+            self.ready.push_back(Outcome { event, run: vec![sealed] });
+            return Some(entry);
+        }
         let bookie = self.deps.bookies.bookie(member);
-        let (ledger, fence) = (self.metadata.id, Some(self.metadata.key));
-        let request = ReadEntries { member, ledger, first: entry, max_count: ONE_ENTRY, max_bytes: u32::MAX, fence };
+        let (ledger, max_count) = (self.metadata.id, if fence { RUN_ENTRIES } else { 1 });
+        let fence = fence.then_some(self.metadata.key);
+        let request = ReadEntries { member, ledger, first: entry, max_count, max_bytes: RUN_BYTES, fence };
         self.pending.push(Box::pin(async move {
             let answer = retried(|| bookie.read_entries(request.clone())).await;
-            let first = answer.map(|run| run.entries.into_iter().next());
-            let result = match first {
-                Ok(Some(sealed)) if (sealed.ledger(), sealed.entry()) == (ledger, entry) => Ok(sealed),
-                Ok(_) => Err(BookieError::Unknown { reason: "answered with another entry, or none".into() }),
-                Err(error) => Err(error),
+            let (result, run) = match answer.and_then(|run| verified(&request, run.entries)) {
+                Ok((first, run)) => (Ok(first), run),
+                Err(error) => (Err(error), Vec::new()),
             };
-            let found = result.as_ref().ok().cloned();
-            let result = result.map(|sealed| Found {
-                size: u32::try_from(sealed.bytes().len()).unwrap_or(u32::MAX),
-                length: sealed.length(),
-            });
-            Outcome { event: Event::Read { member, entry, result }, found }
+            Outcome { event: Event::Read { member, entry, result }, run }
         }));
+        None
     }
 
     fn write(&self, member: BookieMember, entry: EntryId) {
@@ -181,8 +230,36 @@ impl<'a> Recovery<'a> {
         let answer = bookie.add_entry(add);
         self.pending.push(Box::pin(async move {
             let result = within_deadline(answer).await;
-            Outcome { event: Event::Written { member, entry, result, spares: Vec::new() }, found: None }
+            Outcome { event: Event::Written { member, entry, result, spares: Vec::new() }, run: Vec::new() }
         }));
+    }
+}
+
+/// What is left of a hole, once its bookie was asked what it holds.
+async fn left_of(deps: &LedgerDeps, ledger: LedgerId, hole: Hole) -> Option<Hole> {
+    let (first, last) = (*hole.entries.start(), *hole.entries.end());
+    let list = ListEntries { member: hole.member, ledger, first: EntryId(first), limit: 1 };
+    let answer = deps.bookies.bookie(hole.member).list_entries(list);
+    let held = tokio::time::timeout(CHECK_DEADLINE, answer).await.ok().and_then(Result::ok);
+    match held.and_then(|list| list.runs.into_iter().next()).filter(|run| run.contains(&first)) {
+        Some(run) if *run.end() >= last => None,
+        Some(run) => Some(Hole { entries: run.end() + 1..=last, ..hole }),
+        None => Some(hole),
+    }
+}
+
+fn found(sealed: &SealedEntry) -> Found {
+    Found { size: u32::try_from(sealed.bytes().len()).unwrap_or(u32::MAX), length: sealed.length() }
+}
+
+/// The entry that was asked for and the dense run that it begins; anything else leaves the bookie unknown (rule R9).
+fn verified(asked: &ReadEntries, mut run: Vec<SealedEntry>) -> Result<(Found, Vec<SealedEntry>), BookieError> {
+    let dense = run.iter().zip(asked.first.0..).take_while(|(e, at)| (e.ledger(), e.entry().0) == (asked.ledger, *at));
+    let dense = dense.count().min(asked.max_count as usize);
+    run.truncate(dense);
+    match run.first().map(found) {
+        Some(first) => Ok((first, run)),
+        None => Err(BookieError::Unknown { reason: "answered with another entry, or none".into() }),
     }
 }
 

@@ -19,9 +19,11 @@ use super::machine::{self, LedgerWriter, Limits, WriteError};
 use answers::{Answers, Verdict};
 use protocol::{
     id::{EntryId, Lac},
-    ledger::metadata::{BookieMember, Fragment, LedgerMetadata, LedgerState},
+    ledger::metadata::{BookieMember, Fragment, Hole, LedgerMetadata, LedgerState},
+    mutant::Mutant,
     service::bookie::BookieError,
 };
+use std::collections::BTreeMap;
 
 /// Entries that are written again at the same time.
 const REWRITE_WINDOW: usize = 64;
@@ -77,12 +79,14 @@ pub enum Command {
         /// Whom.
         member: BookieMember,
     },
-    /// Read an entry, fencing.
+    /// Read an entry.
     Read {
         /// From whom.
         member: BookieMember,
         /// What.
         entry: EntryId,
+        /// Whether the bookie must fence the ledger before it reads (R6); only a closed ledger needs no fence.
+        fence: bool,
     },
     /// Write an entry that was found, with the recovery flag.
     Write {
@@ -133,6 +137,8 @@ pub struct LedgerRecovery {
     limits: Limits,
     /// The first entry that is not known to be confirmed.
     start: EntryId,
+    /// Who has answered the fence, with the last-add-confirmed it knew.
+    told: BTreeMap<BookieMember, Lac>,
     phase: Phase,
 }
 
@@ -147,7 +153,7 @@ impl LedgerRecovery {
         let last = metadata.last_fragment().expect("a ledger has a fragment");
         let phase = Phase::Fencing(Answers::of(&last.ensemble));
         let writer = LedgerWriter::resume(metadata.clone(), Lac::NONE, limits);
-        Self { metadata, writer, limits, start: EntryId(0), phase }
+        Self { metadata, writer, limits, start: EntryId(0), told: BTreeMap::new(), phase }
     }
 
     /// Entries from here on may have to be written again; those below are safe.
@@ -162,6 +168,37 @@ impl LedgerRecovery {
         self.writer.metadata().last_fragment().map(|f| f.ensemble.clone()).unwrap_or_default()
     }
 
+    /// Whether this member has answered the fence.
+    #[must_use]
+    pub fn has_answered(&self, member: BookieMember) -> bool {
+        self.told.contains_key(&member)
+    }
+
+    /// Whether copies of entries that were written again are still on their way.
+    #[must_use]
+    pub fn awaits_copies(&self) -> bool {
+        self.writer.awaits_copies()
+    }
+
+    /// Copies that may be missing, once the end is known (rule A7). A bookie gets the entries of a fragment in order, so
+    /// up to the last-add-confirmed that it knows it has them all; what it has above that, only it can tell.
+    #[must_use]
+    pub fn holes(&self) -> Vec<Hole> {
+        if self.metadata.is_closed() {
+            return self.metadata.holes.clone();
+        }
+        let mut holes = self.writer.holes();
+        let Some(fragment) = self.metadata.last_fragment() else { return holes };
+        for member in &fragment.ensemble {
+            let known = self.told.get(member).map_or(EntryId(0), |lac| lac.next());
+            let from = known.max(fragment.first_entry);
+            if from < self.start {
+                holes.push(Hole { member: *member, entries: from.0..=self.start.0 - 1 });
+            }
+        }
+        holes
+    }
+
     /// Takes one event; appends what is to be done to `out`.
     pub fn on_event(&mut self, event: Event, out: &mut Vec<Command>) {
         match event {
@@ -173,6 +210,10 @@ impl LedgerRecovery {
                     Ok(()) => machine::Event::Acked { member, entry },
                     Err(error) => machine::Event::Failed { member, entry, error, spares },
                 };
+                if matches!(self.phase, Phase::Ended) {
+                    // One copy more; the writer is closed and wants nothing done.
+                    return self.writer.on_event(event, &mut Vec::new());
+                }
                 self.drive_writer(event, out);
             }
         }
@@ -190,6 +231,9 @@ impl LedgerRecovery {
     }
 
     fn on_fenced(&mut self, member: BookieMember, result: Result<Lac, BookieError>, out: &mut Vec<Command>) {
+        if let Ok(lac) = result {
+            self.told.insert(member, lac);
+        }
         let Phase::Fencing(answers) = &mut self.phase else { return };
         if let Err(BookieError::Deleted(ledger)) = result {
             return self.fail(RecoveryError::Deleted(ledger), out);
@@ -208,15 +252,23 @@ impl LedgerRecovery {
     /// begins right after last-add-confirmed.
     fn begin_reading(&mut self, answered: Lac, out: &mut Vec<Command>) {
         let fragment_start = self.metadata.last_fragment().map_or(EntryId(0), |f| f.first_entry);
-        let confirmed = answered.max(Lac::from_count(fragment_start.0));
+        let confirmed = match self.limits.mutants.has(Mutant::RecoverBelowFragment) {
+            true => answered,
+            false => answered.max(Lac::from_count(fragment_start.0)),
+        };
         self.start = confirmed.next();
         self.writer = LedgerWriter::resume(self.metadata.clone(), confirmed, self.limits);
         self.read(self.start, out);
     }
 
     fn read(&mut self, entry: EntryId, out: &mut Vec<Command>) {
-        let ensemble = self.metadata.ensemble_of(entry);
-        out.extend(ensemble.iter().map(|m| Command::Read { member: *m, entry }));
+        // R7: a bookie that this recovery has brought in holds nothing old, and would honestly say so.
+        let ensemble = match self.limits.mutants.has(Mutant::ReadFromChangedEnsemble) {
+            true => self.writer.metadata().ensemble_of(entry),
+            false => self.metadata.ensemble_of(entry),
+        };
+        let fence = !self.metadata.is_closed() && !self.limits.mutants.has(Mutant::ReadWithoutFence);
+        out.extend(ensemble.iter().map(|m| Command::Read { member: *m, entry, fence }));
         self.phase = Phase::Reading(entry, Answers::of(ensemble));
     }
 
@@ -240,7 +292,7 @@ impl LedgerRecovery {
             return self.fail(RecoveryError::Deleted(ledger), out);
         }
         answers.take(member, result);
-        let verdict = answers.verdict(self.metadata.quorum);
+        let verdict = answers.verdict(self.metadata.quorum, self.limits.mutants);
         let is_last = matches!(self.phase, Phase::ReadingLast(..));
         match verdict {
             Verdict::Open => {}
@@ -271,6 +323,9 @@ impl LedgerRecovery {
         self.writer.on_event(event, &mut commands);
         for command in commands {
             match command {
+                machine::Command::Send { member, entry } if self.limits.mutants.has(Mutant::SkipRewrite) => {
+                    self.drive_writer(machine::Event::Acked { member, entry }, out);
+                }
                 machine::Command::Send { member, entry } => out.push(Command::Write { member, entry }),
                 machine::Command::Confirm { .. } => {}
                 machine::Command::ChangeEnsemble { .. } => {

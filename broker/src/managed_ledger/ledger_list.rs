@@ -1,8 +1,13 @@
 //! The list of ledgers that is a partition's log, as the metadata service holds it, and every change its owner makes.
 //!
 //! All changes of one partition go through one lock here and end in one transaction each, conditioned on the version of
-//! the partition record; so the record's version guards the pages of closed ledgers too. A change that meets another
-//! owner or epoch answers [`ListError::Lost`], and nothing is written. Never talks to bookies.
+//! the partition record and on that of every page it rewrites: repair adds members to closed ledgers in these pages, and
+//! what it wrote is read again and kept, never overwritten (rule W8). A change that meets another owner or epoch answers
+//! [`ListError::Lost`], and nothing is written. Never talks to bookies.
+
+mod state;
+
+pub use state::{Change, ListState, Replacement};
 
 use crate::{
     ledger::{LedgerMetadataStore, ReplaceError},
@@ -10,28 +15,23 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use protocol::{
-    id::{LeaderEpoch, LedgerId, NodeId, Offset, Revision, Timestamp},
-    ledger::metadata::{BookieMember, LedgerMetadata, LedgerState},
-    model::{
-        ClosedLedger, ClosedPage, DeadLedger, HeadLedger, KeyKind, ModelError, Owner, PAGE_LEDGERS, PartitionRecord,
-        decode, encode, key, prefix,
-    },
+    id::{LeaderEpoch, LedgerId, NodeId, Offset, Timestamp},
+    ledger::metadata::LedgerMetadata,
+    model::{ClosedLedger, HeadLedger, ModelError, Owner, PartitionRecord, decode, key, prefix},
     service::{
         Answer,
-        metadata::{Condition, MetadataError, Operation, Outcome},
+        metadata::{MetadataError, Outcome},
         reply,
     },
     topic::PartitionId,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use state::check_owner;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The most ledgers dropped in one transaction.
 const MAX_DROP: usize = 250;
-/// How often a change is tried again after someone else's of the same epoch.
-const MAX_CONFLICTS: u32 = 8;
+/// How often a change is tried again after someone else's of the same epoch, or a repair's.
+const MAX_CONFLICTS: u32 = 32;
 
 /// Why the list could not be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,12 @@ impl ListView {
         self.closed.get(self.closed.partition_point(|l| l.end_offset <= offset))
     }
 
+    /// A closed ledger by id.
+    #[must_use]
+    pub fn ledger(&self, id: LedgerId) -> Option<&Arc<ClosedLedger>> {
+        self.closed.iter().find(|l| l.ledger.id == id)
+    }
+
     /// Payload bytes of the closed ledgers.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -83,27 +89,11 @@ impl ListView {
     }
 }
 
-#[derive(Debug)]
-struct State {
-    record: PartitionRecord,
-    version: Revision,
-    pages: BTreeMap<u32, Vec<Arc<ClosedLedger>>>,
+/// The list as it was last read, and whether that still holds.
+struct Held {
+    list: ListState,
     /// Set while the outcome of a change is unknown: read again before the next one.
     stale: bool,
-}
-
-/// A change: the new record, the pages it touches (`None` deletes one) and the ledgers it gives up.
-#[derive(Debug)]
-struct Change {
-    record: PartitionRecord,
-    pages: Vec<(u32, Option<Vec<Arc<ClosedLedger>>>)>,
-    dead: Vec<DeadLedger>,
-}
-
-impl Change {
-    const fn of(record: PartitionRecord) -> Self {
-        Self { record, pages: Vec::new(), dead: Vec::new() }
-    }
 }
 
 /// The ledgers of one partition, in the hands of one owner at one epoch.
@@ -112,7 +102,7 @@ pub struct LedgerList {
     owner: Owner,
     epoch: LeaderEpoch,
     metadata: Arc<MetadataClient>,
-    state: tokio::sync::Mutex<State>,
+    state: tokio::sync::Mutex<Held>,
     view: ArcSwap<ListView>,
 }
 
@@ -124,10 +114,11 @@ impl LedgerList {
         owner: Owner,
         epoch: LeaderEpoch,
     ) -> Result<Self, ListError> {
-        let state = read(&metadata, partition).await?;
-        check_owner(&state.record, owner, epoch)?;
-        let view = ArcSwap::from_pointee(state.view());
-        Ok(Self { partition, owner, epoch, metadata, state: tokio::sync::Mutex::new(state), view })
+        let list = read(&metadata, partition).await?;
+        list.check_owner(owner, epoch)?;
+        let view = ArcSwap::from_pointee(list.view());
+        let state = tokio::sync::Mutex::new(Held { list, stale: false });
+        Ok(Self { partition, owner, epoch, metadata, state, view })
     }
 
     /// The list as it was last written.
@@ -136,32 +127,37 @@ impl LedgerList {
         self.view.load_full()
     }
 
-    /// The unclosed ledger.
+    /// Reads the list again and answers it, unless someone else did so after `seen` was read. Repair moves closed ledgers
+    /// to other bookies, so a reader whose bookies all fail looks here before it gives up (rule A5).
+    pub async fn refresh(&self, seen: &Arc<ListView>) -> Result<Arc<ListView>, ListError> {
+        let mut state = self.state.lock().await;
+        let current = self.view();
+        if Arc::ptr_eq(seen, &current) || state.stale {
+            self.read_again(&mut state).await?;
+        }
+        Ok(self.view())
+    }
+
+    async fn read_again(&self, state: &mut Held) -> Result<(), ListError> {
+        *state = Held { list: read(&self.metadata, self.partition).await?, stale: false };
+        state.list.check_owner(self.owner, self.epoch)?;
+        self.view.store(Arc::new(state.list.view()));
+        Ok(())
+    }
+
+    /// The unclosed ledger, which a new owner recovers and closes before it writes (rule L1).
     pub async fn head(&self) -> Option<HeadLedger> {
-        self.state.lock().await.record.head.clone()
+        self.state.lock().await.list.head_to_recover().cloned()
     }
 
     /// Makes `head` the unclosed ledger of a partition that has none.
     pub async fn install_head(&self, head: &HeadLedger) -> Result<(), ListError> {
-        self.update(|state| match &state.record.head {
-            Some(now) if now.ledger.id == head.ledger.id => Ok(None),
-            Some(now) => Err(ListError::Unclosed(now.ledger.id)),
-            None => Ok(Some(Change::of(PartitionRecord { head: Some(head.clone()), ..state.record.clone() }))),
-        })
-        .await
+        self.update(|list| list.install_head(head)).await
     }
 
     /// Puts the head IN_RECOVERY, so that its writer, if it is still there, cannot change it.
     pub async fn mark_recovering(&self) -> Result<(), ListError> {
-        self.update(|state| {
-            let mut record = state.record.clone();
-            match &mut record.head {
-                Some(head) if head.ledger.state == LedgerState::Open => head.ledger.state = LedgerState::InRecovery,
-                _ => return Ok(None),
-            }
-            Ok(Some(Change::of(record)))
-        })
-        .await
+        self.update(|list| Ok(list.mark_recovering())).await
     }
 
     /// Ends the head: it joins the closed ledgers, or is given up if nothing was written to it; `next` takes its place.
@@ -172,30 +168,12 @@ impl LedgerList {
         next: Option<&HeadLedger>,
         now: Timestamp,
     ) -> Result<(), ListError> {
-        self.update(|state| {
-            let Some(current) = state.record.head.as_ref().filter(|h| h.ledger.id == head) else {
-                return Ok(None);
-            };
-            let mut change = Change::of(PartitionRecord { head: next.cloned(), ..state.record.clone() });
-            match closed {
-                Some(closed) => {
-                    change.record.closed_end = closed.end_offset;
-                    state.append_closed(Arc::new(closed.clone()), &mut change);
-                }
-                None => change.dead.push(dead(&current.ledger, now)),
-            }
-            Ok(Some(change))
-        })
-        .await
+        self.update(|list| Ok(list.close_head(head, closed, next, now))).await
     }
 
     /// Moves the log start forward; never back.
     pub async fn move_log_start(&self, to: Offset) -> Result<(), ListError> {
-        self.update(|state| {
-            let moves = to > state.record.log_start;
-            Ok(moves.then(|| Change::of(PartitionRecord { log_start: to, ..state.record.clone() })))
-        })
-        .await
+        self.update(|list| Ok(list.move_log_start(to))).await
     }
 
     /// Gives up the first `count` closed ledgers, and moves the log start behind them.
@@ -203,7 +181,7 @@ impl LedgerList {
         let mut left: Vec<LedgerId> = self.view().closed.iter().take(count).map(|l| l.ledger.id).collect();
         while !left.is_empty() {
             let batch: BTreeSet<LedgerId> = left.drain(..left.len().min(MAX_DROP)).collect();
-            self.update(|state| Ok(state.drop_ledgers(&batch, now))).await?;
+            self.update(|list| Ok(list.drop_ledgers(&batch, now))).await?;
         }
         Ok(())
     }
@@ -211,29 +189,28 @@ impl LedgerList {
     /// Tries a change until it is written, was written before, or can no longer be.
     async fn update(
         &self,
-        mut make: impl FnMut(&State) -> Result<Option<Change>, ListError> + Send,
+        mut make: impl FnMut(&ListState) -> Result<Option<Change>, ListError> + Send,
     ) -> Result<(), ListError> {
         let mut state = self.state.lock().await;
         for _ in 0..MAX_CONFLICTS {
             if state.stale {
-                *state = read(&self.metadata, self.partition).await?;
-                check_owner(&state.record, self.owner, self.epoch)?;
-                self.view.store(Arc::new(state.view()));
+                self.read_again(&mut state).await?;
             }
-            let Some(change) = make(&state)? else { return Ok(()) };
-            let record_key = key::partition(self.partition);
-            let conditions = vec![Condition::Version(record_key.clone(), state.version)];
-            match self.metadata.transact(conditions, self.operations(record_key, &change)).await {
+            let Some(change) = make(&state.list)? else { return Ok(()) };
+            let (conditions, operations) = state.list.transaction(&change);
+            match self.metadata.transact(conditions, operations).await {
                 Ok(Outcome::Committed { revision, .. }) => {
-                    state.apply(change, revision);
-                    self.view.store(Arc::new(state.view()));
+                    state.list.apply(change, revision);
+                    self.view.store(Arc::new(state.list.view()));
                     return Ok(());
                 }
-                Ok(Outcome::Conflict { current, .. }) => {
+                Ok(Outcome::Conflict { condition: ListState::RECORD, current }) => {
                     let current = current.ok_or(ListError::Gone)?;
                     check_owner(&decode(&current.value)?, self.owner, self.epoch)?;
                     state.stale = true;
                 }
+                // A repair has rewritten a page: that alone is not an error (rule W8).
+                Ok(Outcome::Conflict { .. }) => state.stale = true,
                 Err(problem) => {
                     state.stale = matches!(problem, MetadataError::OutcomeUnknown { .. });
                     return Err(problem.into());
@@ -242,105 +219,17 @@ impl LedgerList {
         }
         Err(MetadataError::Unavailable { reason: "the partition record keeps changing".into() }.into())
     }
-
-    fn operations(&self, record_key: String, change: &Change) -> Vec<Operation> {
-        let put = |key, value| Operation::Put { key, value, session: None };
-        let mut operations = vec![put(record_key, encode(&change.record))];
-        for (number, page) in &change.pages {
-            let key = key::closed_page(self.partition, *number);
-            operations.push(match page {
-                Some(ledgers) => {
-                    let ledgers = ledgers.iter().map(|l| l.as_ref().clone()).collect();
-                    put(key, encode(&ClosedPage { ledgers }))
-                }
-                None => Operation::Delete(key),
-            });
-        }
-        operations.extend(change.dead.iter().map(|d| put(key::dead(d.ledger), encode(d))));
-        operations
-    }
-}
-
-impl State {
-    fn view(&self) -> ListView {
-        ListView {
-            closed: self.pages.values().flatten().cloned().collect(),
-            log_start: self.record.log_start,
-            closed_end: self.record.closed_end,
-        }
-    }
-
-    fn append_closed(&self, ledger: Arc<ClosedLedger>, change: &mut Change) {
-        match self.pages.last_key_value().filter(|(_, page)| page.len() < PAGE_LEDGERS) {
-            Some((number, page)) => {
-                let mut page = page.clone();
-                page.push(ledger);
-                change.pages.push((*number, Some(page)));
-            }
-            None => {
-                change.pages.push((change.record.end_page, Some(vec![ledger])));
-                change.record.end_page += 1;
-            }
-        }
-    }
-
-    fn drop_ledgers(&self, ids: &BTreeSet<LedgerId>, now: Timestamp) -> Option<Change> {
-        let mut change = Change::of(self.record.clone());
-        for (number, page) in &self.pages {
-            let kept: Vec<_> = page.iter().filter(|l| !ids.contains(&l.ledger.id)).cloned().collect();
-            if kept.len() == page.len() {
-                continue;
-            }
-            for gone in page.iter().filter(|l| ids.contains(&l.ledger.id)) {
-                change.record.log_start = change.record.log_start.max(gone.end_offset);
-                change.dead.push(dead(&gone.ledger, now));
-            }
-            if kept.is_empty() {
-                change.record.first_page = number + 1;
-            }
-            change.pages.push((*number, Some(kept).filter(|k| !k.is_empty())));
-        }
-        (!change.dead.is_empty()).then_some(change)
-    }
-
-    fn apply(&mut self, change: Change, revision: Revision) {
-        self.record = change.record;
-        self.version = revision;
-        for (number, page) in change.pages {
-            match page {
-                Some(page) => drop(self.pages.insert(number, page)),
-                None => drop(self.pages.remove(&number)),
-            }
-        }
-    }
-}
-
-/// A ledger that no partition names any more, with everyone who may hold entries of it.
-fn dead(ledger: &LedgerMetadata, since: Timestamp) -> DeadLedger {
-    let members: BTreeSet<BookieMember> = ledger.fragments.iter().flat_map(|f| f.ensemble.iter().copied()).collect();
-    DeadLedger { ledger: ledger.id, held_by: members.into_iter().collect(), since }
-}
-
-fn check_owner(record: &PartitionRecord, owner: Owner, epoch: LeaderEpoch) -> Result<(), ListError> {
-    if record.owner == Some(owner) && record.epoch == epoch {
-        return Ok(());
-    }
-    Err(ListError::Lost { owner: record.owner.map(|o| o.node), epoch: record.epoch })
 }
 
 /// The record first: once it shows our epoch, nobody else's page can follow.
-async fn read(metadata: &MetadataClient, partition: PartitionId) -> Result<State, ListError> {
+async fn read(metadata: &MetadataClient, partition: PartitionId) -> Result<ListState, ListError> {
     let held = metadata.get(&key::partition(partition)).await?.ok_or(ListError::Gone)?;
     let record: PartitionRecord = decode(&held.value)?;
-    let mut pages = BTreeMap::new();
-    if record.first_page < record.end_page {
-        for item in metadata.scan_all(&prefix::closed_of(partition)).await? {
-            let Some(KeyKind::ClosedPage(_, number)) = KeyKind::parse(&item.key) else { continue };
-            let page: ClosedPage = decode(&item.value)?;
-            pages.insert(number, page.ledgers.into_iter().map(Arc::new).collect());
-        }
-    }
-    Ok(State { record, version: held.version, pages, stale: false })
+    let pages = match record.first_page < record.end_page {
+        true => metadata.scan_all(&prefix::closed_of(partition)).await?,
+        false => Vec::new(),
+    };
+    Ok(ListState::new(partition, &held, &pages)?)
 }
 
 /// The head's metadata, for its writer: compare-and-swap inside the partition record.
@@ -357,17 +246,13 @@ impl LedgerMetadataStore for HeadStore {
 
 async fn replace(list: &LedgerList, expected: &LedgerMetadata, new: &LedgerMetadata) -> Result<(), ReplaceError> {
     let mut lost = false;
-    let changed = list.update(|state| {
-        let mut record = state.record.clone();
-        match &mut record.head {
-            Some(head) if head.ledger == *new => return Ok(None),
-            Some(head) if head.ledger == *expected => head.ledger.clone_from(new),
-            _ => {
-                lost = true;
-                return Ok(None);
-            }
+    let changed = list.update(|list| match list.replace_head(expected, new) {
+        Replacement::Possible(change) => Ok(Some(change)),
+        Replacement::Done => Ok(None),
+        Replacement::Lost => {
+            lost = true;
+            Ok(None)
         }
-        Ok(Some(Change::of(record)))
     });
     match changed.await {
         Ok(()) if lost => Err(ReplaceError::Lost),

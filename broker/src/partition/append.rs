@@ -66,6 +66,7 @@ impl Partition {
             if !core.rolling && size.is_full(&self.topic.settings.load(), now) && self.may_roll(core.roll_after) {
                 core.rolling = true;
                 out.work = Some(Work::Roll);
+                self.context.metrics.count_roll("full");
             }
             let checkpoint = if size.needs_checkpoint() { head.send_checkpoint(&core.log, now) } else { Ok(()) };
             match checkpoint.and_then(|()| head.send_batches(&mut core.log, &shape, now)) {

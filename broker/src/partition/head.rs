@@ -198,6 +198,7 @@ impl Head {
         let mut ledger = self.appender.metadata();
         ledger.state = LedgerState::Closed { last_entry: end.last_entry, length: end.length };
         ledger.fragments.clone_from(&end.fragments);
+        ledger.holes.clone_from(&end.holes);
         Some(ClosedLedger {
             ledger,
             epoch: self.epoch,

@@ -2,7 +2,7 @@
 //!
 //! [`log`] is the machine (offsets, producers, answers), [`head`] the ledger being written, [`validate`] the rules for
 //! batches, [`producer_state`] those for sequences. This file holds the state and its one lock; [`append`] is the path of
-//! a write, [`transition`] creates, rolls and closes heads, [`open`] takes over and recovers, [`read`] and [`offsets`]
+//! a write, [`transition`] creates, rolls and closes heads, [`relocate`] ends them for better bookies, [`open`] takes over and recovers, [`read`] and [`offsets`]
 //! serve readers, [`trim`] moves the log start.
 //!
 //! The lock is short: nothing waits under it, and answers and wake-ups go out after it is released. Entries are handed to
@@ -15,6 +15,7 @@ mod offsets;
 mod open;
 pub mod producer_state;
 mod read;
+mod relocate;
 mod transition;
 mod trim;
 pub mod validate;
@@ -102,6 +103,8 @@ struct Core {
     rolling: bool,
     /// Do not try to roll before this moment.
     roll_after: Duration,
+    /// Do not end the head for better bookies before this moment.
+    relocate_after: Duration,
     /// The broker is stopping; a recovery leads back to draining, not to serving.
     draining: bool,
     last_append: Option<Timestamp>,
@@ -139,6 +142,7 @@ impl Partition {
             paused: false,
             rolling: false,
             roll_after: Duration::ZERO,
+            relocate_after: Duration::ZERO,
             draining: false,
             last_append: None,
         };

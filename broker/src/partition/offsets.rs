@@ -96,9 +96,15 @@ impl Partition {
         let candidates = view.closed.iter().filter(|l| l.end_offset > from && l.max_timestamp >= time);
         let runs = |index: &LedgerIndex| index.runs_at_time(from, time);
         for closed in candidates {
-            let (extent, runs) = self.closed_extent(closed, runs).await?;
-            if let Some(found) = self.first_in(&extent, &runs, time, from).await? {
-                return Ok(Some(found));
+            let (mut extent, runs) = self.closed_extent(closed, runs).await?;
+            let found = loop {
+                match self.first_in(&extent, &runs, time, from).await {
+                    Err(problem) => extent.ledger = self.moved(&extent.ledger).await.ok_or(problem)?,
+                    found => break found?,
+                }
+            };
+            if found.is_some() {
+                return Ok(found);
             }
         }
         let Some((extent, runs)) = self.extent_at(from.max(view.closed_end), runs).await? else { return Ok(None) };

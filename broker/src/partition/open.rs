@@ -108,6 +108,8 @@ impl Partition {
 
     async fn load_list(&self) -> Result<Arc<LedgerList>, OpenError> {
         if let Some(list) = self.list() {
+            // Repair may have moved the ledgers that could not be read the last time (rule A5).
+            list.refresh(&list.view()).await?;
             return Ok(Arc::clone(list));
         }
         let metadata = Arc::clone(&self.context.metadata);
@@ -125,7 +127,8 @@ impl Partition {
             return Ok(None);
         };
         let state = LedgerState::Closed { last_entry: Some(last), length: recovered.length };
-        let ledger = LedgerMetadata { state, fragments: recovered.fragments, ..head.ledger.clone() };
+        let (fragments, holes) = (recovered.fragments, recovered.holes);
+        let ledger = LedgerMetadata { state, fragments, holes, ..head.ledger.clone() };
         let contents = replay(&self.context.reader, &ledger, last, recovered.last).await?;
         self.check_end(head.ledger.id, contents.end_offset)?;
         let closed = (contents.end_offset > head.base_offset).then(|| ClosedLedger {

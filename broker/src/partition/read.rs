@@ -8,7 +8,7 @@ use super::{FetchSignal, Partition};
 use crate::{
     ledger::ReadError,
     managed_ledger::{
-        LedgerIndex, LogEntry,
+        LedgerIndex, ListView, LogEntry,
         replay::{body, replay},
     },
 };
@@ -181,8 +181,9 @@ impl Partition {
             match self.first_batches(&extent, first, at, max_bytes).await {
                 Ok(found) if found.is_empty() => at = extent.end_offset.max(Offset(at.0 + 1)),
                 Ok(found) => return Ok(found),
-                // Retention may have been faster: then the next look says so.
+                // Retention or repair may have been faster: then the next look says so.
                 Err(_) if self.view().log_start > offset => {}
+                Err(_) if self.has_moved(&extent.ledger).await => {}
                 Err(problem) => return Err(problem),
             }
         }
@@ -240,16 +241,42 @@ impl Partition {
             let reason = format!("ledger {} is in the list of closed ledgers but not closed", closed.ledger.id);
             return Err(FetchError::Storage { reason });
         };
-        let index = match self.context.indexes.get(closed.ledger.id) {
-            Some(index) => index,
-            None => {
-                let contents = replay(&self.context.reader, &closed.ledger, through, None).await;
-                let contents = contents.map_err(|problem| FetchError::Storage { reason: problem.to_string() })?;
-                self.context.indexes.insert(closed.ledger.id, contents.index)
+        let mut ledger = closed.ledger.clone();
+        let index = loop {
+            if let Some(index) = self.context.indexes.get(ledger.id) {
+                break index;
+            }
+            match replay(&self.context.reader, &ledger, through, None).await {
+                Ok(contents) => break self.context.indexes.insert(ledger.id, contents.index),
+                Err(problem) => match self.moved(&ledger).await {
+                    Some(now) => ledger = now,
+                    None => return Err(FetchError::Storage { reason: problem.to_string() }),
+                },
             }
         };
-        let extent = Extent { ledger: closed.ledger.clone(), through, end_offset: closed.end_offset };
-        Ok((extent, look(&index)))
+        Ok((Extent { ledger, through, end_offset: closed.end_offset }, look(&index)))
+    }
+
+    /// A closed ledger whose bookies all failed, if repair has given it others meanwhile (rule A5).
+    pub(super) async fn moved(&self, ledger: &LedgerMetadata) -> Option<LedgerMetadata> {
+        let list = self.list().filter(|_| ledger.is_closed())?;
+        let now = |view: &ListView| Some(view.ledger(ledger.id)?.ledger.clone()).filter(|now| now != ledger);
+        let seen = list.view();
+        if let Some(known) = now(&seen) {
+            return Some(known);
+        }
+        let fresh = list.refresh(&seen).await.inspect_err(|problem| {
+            tracing::warn!(partition = %self.id, ledger = %ledger.id, %problem, "the list of ledgers cannot be read again");
+        });
+        now(&*fresh.ok()?)
+    }
+
+    /// Whether a ledger is worth another look: repair has given it other bookies, or it is no longer the head.
+    async fn has_moved(&self, ledger: &LedgerMetadata) -> bool {
+        match ledger.is_closed() {
+            true => self.moved(ledger).await.is_some(),
+            false => self.view().ledger(ledger.id).is_some(),
+        }
     }
 }
 

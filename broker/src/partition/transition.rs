@@ -11,9 +11,10 @@ use crate::{
 };
 use protocol::{
     id::{Lac, LedgerId, LedgerKey, Offset},
-    model::{BookieState, HeadLedger, Sequence},
+    ledger::quorum::Quorum,
+    model::{BookieRecord, BookieState, HeadLedger, Sequence},
     runtime::TaskKind,
-    service::{broker::AppendError, metadata::MetadataError},
+    service::{broker::AppendError, directory::BookieDirectory, metadata::MetadataError},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -84,34 +85,37 @@ impl Partition {
         }
     }
 
-    /// Refuses before a ledger id is spent.
-    fn enough_bookies(&self) -> Result<(), HeadError> {
-        let live = self.context.ledgers.bookies.live();
+    /// The quorum that a new ledger should have; refuses before a ledger id is spent.
+    fn enough_bookies(&self) -> Result<Quorum, HeadError> {
+        let live = self.context.roster.live();
         let available = live.iter().filter(|b| b.state == BookieState::Writable).count();
-        let max = self.context.max_copies;
-        let required = self
-            .topic
-            .quorum(max)
-            .map_or_else(|_| usize::from(self.topic.settings.load().min_insync), protocol::ledger::quorum::Quorum::ack);
-        if available < required || self.topic.quorum(max).is_err() {
-            return Err(HeadError::TooFewBookies { available, required });
+        let min_insync = usize::from(self.topic.settings.load().min_insync);
+        match self.topic.quorum(&self.context) {
+            Ok(quorum) if quorum.is_acked(available) => Ok(quorum),
+            Ok(quorum) => Err(HeadError::TooFewBookies { available, required: quorum.ack() }),
+            Err(_) => Err(HeadError::TooFewBookies { available, required: min_insync }),
         }
-        Ok(())
     }
 
     fn head_ledger(&self, id: LedgerId, base_offset: Offset) -> Result<HeadLedger, HeadError> {
-        let bookies = self.context.ledgers.bookies.live();
-        let required = usize::from(self.topic.settings.load().min_insync);
-        let wanted = self
-            .topic
-            .quorum(self.context.max_copies)
-            .map_err(|_| HeadError::TooFewBookies { available: bookies.len(), required })?;
+        let wanted = self.enough_bookies()?;
+        let bookies = self.trusted_bookies(wanted);
         let new =
             NewLedger { id, key: LedgerKey(rand::random()), wanted, bookies: &bookies, now: self.context.clock.wall() };
         let mut ledger =
             new_ledger(&new).map_err(|e| HeadError::TooFewBookies { available: e.available, required: e.required })?;
         ledger.wanted_write = self.topic.replication_factor.max(1);
         Ok(HeadLedger { ledger, base_offset, epoch: self.epoch })
+    }
+
+    /// The live bookies without those that failed a moment ago, if the others are enough for all copies.
+    fn trusted_bookies(&self, wanted: Quorum) -> Vec<BookieRecord> {
+        let live = self.context.roster.live();
+        let now = self.context.clock.monotonic();
+        let is_trusted = |b: &&BookieRecord| !self.context.ledgers.suspects.has(b.member, now);
+        let trusted: Vec<_> = live.iter().filter(is_trusted).cloned().collect();
+        let writable = trusted.iter().filter(|b| b.state == BookieState::Writable).count();
+        if writable >= wanted.write() { trusted } else { live }
     }
 
     /// Opens the writer of an installed head; it begins with a checkpoint, so that no takeover needs older ledgers.
@@ -158,7 +162,7 @@ impl Partition {
     /// Ends a full head, if there are bookies for the next one.
     async fn roll(self: &Arc<Self>) {
         match self.enough_bookies() {
-            Ok(()) => self.end_expired().await,
+            Ok(_) => self.end_expired().await,
             Err(problem) => self.put_off_roll(&problem),
         }
     }

@@ -42,6 +42,7 @@ impl Partition {
             starts
         });
         if ends {
+            self.context.metrics.count_roll("expired");
             self.end_expired().await;
         }
         match self.drop_ledgers(list).await {

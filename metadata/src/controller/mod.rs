@@ -1,12 +1,15 @@
-//! The cluster controller: gives every partition a live owner, and gives up the ledgers of deleted topics.
+//! The cluster controller: gives every partition a live owner, gives up the ledgers of deleted topics, and finds the
+//! ledgers that lack copies.
 //!
-//! Two tasks, each a pure plan with a thin driver. The controller owns no state of its own: whatever it decides is a
+//! Three tasks, each a pure plan with a thin driver. The controller owns no state of its own: whatever it decides is a
 //! transaction guarded by the versions it was decided on, so it may be restarted, or run twice, at any moment. It never
 //! takes a partition away from a live registration.
 
+mod auditor;
 mod partitions;
 mod topics;
 
+pub use auditor::AuditConfig;
 pub use partitions::{Assignment, plan};
 
 use crate::metrics::ControllerMetrics;
@@ -28,8 +31,21 @@ pub struct Controller;
 impl Controller {
     /// Starts its tasks; they end with `tasks`. Run it beside the leader of the metadata service only.
     pub fn start(metadata: Arc<dyn MetadataService>, view: ClusterView, clock: Arc<dyn Clock>, tasks: &Tasks) {
+        Self::start_with(metadata, view, clock, AuditConfig::default(), tasks);
+    }
+
+    /// As [`Controller::start`], with what an operator says about audits.
+    pub fn start_with(
+        metadata: Arc<dyn MetadataService>,
+        view: ClusterView,
+        clock: Arc<dyn Clock>,
+        audits: AuditConfig,
+        tasks: &Tasks,
+    ) {
         let metrics = ControllerMetrics::default();
         let stopping = tasks.stopping();
+        let auditor = auditor::Auditor::new(Arc::clone(&metadata), view.clone(), Arc::clone(&clock), audits);
+        tasks.spawn(TaskKind::Vital, "controller: auditor", auditor.run(stopping.clone()));
         let owners = partitions::Assigner { metadata: Arc::clone(&metadata), view, metrics: metrics.clone() };
         tasks.spawn(TaskKind::Vital, "controller: partitions", owners.run(stopping.clone()));
         let deletions = topics::Deleter { metadata, clock, metrics };

@@ -115,6 +115,7 @@ impl Projection {
             | KeyKind::Dead(_)
             | KeyKind::Repair(_)
             | KeyKind::Repairing(_)
+            | KeyKind::Stray(_)
             | KeyKind::Scrub(_) => {}
         }
         Ok(())
@@ -160,6 +161,7 @@ impl Projection {
             | KeyKind::Dead(_)
             | KeyKind::Repair(_)
             | KeyKind::Repairing(_)
+            | KeyKind::Stray(_)
             | KeyKind::Scrub(_) => {}
         }
     }
@@ -181,6 +183,7 @@ const fn is_shown(kind: &KeyKind) -> bool {
             | KeyKind::Dead(_)
             | KeyKind::Repair(_)
             | KeyKind::Repairing(_)
+            | KeyKind::Stray(_)
             | KeyKind::Scrub(_)
     )
 }

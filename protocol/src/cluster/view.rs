@@ -175,7 +175,16 @@ async fn list(metadata: &Arc<dyn MetadataService>) -> Result<(Projection, WatchS
     let mut projection = Projection::default();
     let (mut oldest, mut newest) = (None, Revision(0));
     let cluster = key::cluster();
-    let prefixes = [&cluster, prefix::NODES, prefix::BOOKIES, prefix::CONFIG, prefix::TOPICS, prefix::PARTITIONS];
+    let prefixes = [
+        &cluster,
+        prefix::NODES,
+        prefix::BOOKIES,
+        prefix::COOKIES,
+        prefix::DECOMMISSIONS,
+        prefix::CONFIG,
+        prefix::TOPICS,
+        prefix::PARTITIONS,
+    ];
     for prefix in prefixes {
         let mut after = None;
         loop {

@@ -74,7 +74,7 @@ pub struct LedgerMetadata {
     /// Its fragments, by ascending first entry; the first begins at entry 0. While the ledger is unclosed each has E
     /// members; repair may give a closed ledger more.
     pub fragments: Vec<Fragment>,
-    /// Copies that are known to be missing; empty while the ledger is unclosed.
+    /// Copies that are known to be missing. While the ledger is unclosed, only those of members that were replaced.
     #[serde(default)]
     pub holes: Vec<Hole>,
     /// When it was created.

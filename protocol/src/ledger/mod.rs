@@ -7,3 +7,4 @@
 pub mod entry;
 pub mod metadata;
 pub mod quorum;
+pub mod repair;

@@ -14,6 +14,7 @@
 //! | `decommissions/<bookie>` | [`Decommission`](super::Decommission) |
 //! | `repairs/<ledger>` | [`RepairTask`](super::RepairTask) |
 //! | `repairing/<ledger>` | [`RepairClaim`](super::RepairClaim), ephemeral |
+//! | `strays/<ledger>` | [`StrayCopies`](super::StrayCopies) |
 //! | `scrubs/<bookie>` | [`ScrubRecord`](super::ScrubRecord) |
 //! | `config/<scope>` | [`ConfigRecord`](super::ConfigRecord) |
 //!
@@ -115,6 +116,11 @@ pub mod key {
     pub fn repairing(ledger: LedgerId) -> String {
         format!("repairing/{:016x}", ledger.0)
     }
+    /// Copies of a ledger that its metadata does not name.
+    #[must_use]
+    pub fn stray(ledger: LedgerId) -> String {
+        format!("strays/{:016x}", ledger.0)
+    }
     /// The latest scrub of a bookie.
     #[must_use]
     pub fn scrub(id: BookieId) -> String {
@@ -153,6 +159,8 @@ pub mod prefix {
     pub const REPAIRS: &str = "repairs/";
     /// All ledgers that are being repaired.
     pub const REPAIRING: &str = "repairing/";
+    /// All ledgers with copies that their metadata does not name.
+    pub const STRAYS: &str = "strays/";
     /// The latest scrubs.
     pub const SCRUBS: &str = "scrubs/";
     /// All dynamic settings.
@@ -197,6 +205,8 @@ pub enum KeyKind {
     Repair(LedgerId),
     /// `repairing/<ledger>`
     Repairing(LedgerId),
+    /// `strays/<ledger>`
+    Stray(LedgerId),
     /// `scrubs/<bookie>`
     Scrub(BookieId),
     /// `config/...`
@@ -226,6 +236,7 @@ impl KeyKind {
             ["decommissions", id] => Some(Self::Decommission(BookieId(hex(id)?))),
             ["repairs", id] => Some(Self::Repair(ledger(id)?)),
             ["repairing", id] => Some(Self::Repairing(ledger(id)?)),
+            ["strays", id] => Some(Self::Stray(ledger(id)?)),
             ["scrubs", id] => Some(Self::Scrub(BookieId(hex(id)?))),
             ["config", "nodes"] => Some(Self::NodeConfig(None)),
             ["config", "nodes", id] => Some(Self::NodeConfig(Some(NodeId(hex(id)? as i32)))),
@@ -268,6 +279,7 @@ mod tests {
             (key::decommission(BookieId(9)), KeyKind::Decommission(BookieId(9))),
             (key::repair(LedgerId(7)), KeyKind::Repair(LedgerId(7))),
             (key::repairing(LedgerId(7)), KeyKind::Repairing(LedgerId(7))),
+            (key::stray(LedgerId(7)), KeyKind::Stray(LedgerId(7))),
             (key::scrub(BookieId(9)), KeyKind::Scrub(BookieId(9))),
             (key::node_config(None), KeyKind::NodeConfig(None)),
             (key::node_config(Some(NodeId(4))), KeyKind::NodeConfig(Some(NodeId(4)))),

@@ -16,5 +16,5 @@ pub use keys::{KeyKind, Sequence, key, prefix, successor};
 pub use ledger::{BookieRecord, BookieState, Cookie, DeadLedger, DiskUsage};
 pub use node::{ClusterRecord, NodeRecord};
 pub use partition::{ClosedLedger, ClosedPage, HeadLedger, Owner, PAGE_LEDGERS, PartitionRecord};
-pub use repair::{Decommission, RepairClaim, RepairReason, RepairTask, ScrubRecord};
+pub use repair::{Decommission, RepairClaim, RepairReason, RepairTask, ScrubRecord, StrayCopies};
 pub use topic::{ConfigRecord, TopicRecord};

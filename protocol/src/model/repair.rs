@@ -23,6 +23,9 @@ pub struct Decommission {
     pub since: Timestamp,
     /// Payload bytes that other bookies had to take over, counted by the first audit after the order.
     pub total_bytes: Option<u64>,
+    /// What keeps it from getting on, for the operator to read; none while it gets on.
+    #[serde(default)]
+    pub obstacle: Option<String>,
 }
 
 impl Record for Decommission {
@@ -59,10 +62,36 @@ pub struct RepairTask {
     pub bytes: u64,
     /// When it was found.
     pub since: Timestamp,
+    /// Members of its ensembles that the auditor holds for lost: their bookies were gone for longer than the grace
+    /// period. Who repairs leaves out those that it sees live.
+    #[serde(default)]
+    pub lost: Vec<BookieMember>,
+    /// Bookies that can take a copy, the best first; a hint that spreads the work.
+    #[serde(default)]
+    pub takers: Vec<BookieMember>,
 }
 
 impl Record for RepairTask {
     const NAME: &'static str = "repair task";
+}
+
+/// Copies of a ledger on bookies that its metadata does not name: of a repair that did not get to its end, or of a
+/// member that repair has replaced and that may come back. Written before the first byte is copied, so that no copy can
+/// be forgotten: when the ledger dies, these bookies delete theirs, too (rules B9, S11).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayCopies {
+    /// Whose ledger it is.
+    pub partition: PartitionId,
+    /// The page of the partition's closed ledgers that names it. Ledgers never move between pages.
+    pub page: u32,
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// Every bookie that may hold entries of it without being named.
+    pub held_by: Vec<BookieMember>,
+}
+
+impl Record for StrayCopies {
+    const NAME: &'static str = "record of stray copies";
 }
 
 /// A bookie that is repairing a ledger; ephemeral, so that a bookie that dies lets go of it.
@@ -104,6 +133,9 @@ pub struct ScrubRecord {
     pub damaged: u64,
     /// Of those, how many were fetched again from other bookies.
     pub healed: u64,
+    /// The last ledger that was read in full; a scrub that was interrupted goes on after it.
+    #[serde(default)]
+    pub after: Option<LedgerId>,
 }
 
 impl Record for ScrubRecord {

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn defaults_are_kafkas() {
         let defaults = BrokerSettings::default();
-        assert_eq!((defaults.num_partitions, defaults.default_replication_factor), (1, 1));
+        assert_eq!((defaults.num_partitions, defaults.default_replication_factor), (1, 3));
         assert!(defaults.auto_create_topics && defaults.delete_topics);
         assert_eq!(defaults.max_request_bytes, 104_857_600);
         assert_eq!(defaults.queued_request_bytes, 256 << 20);

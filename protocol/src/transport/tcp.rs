@@ -50,6 +50,13 @@ impl TcpAcceptor {
     }
 }
 
+impl From<TcpListener> for TcpAcceptor {
+    /// Accepts from a socket that listens already.
+    fn from(listener: TcpListener) -> Self {
+        Self(listener)
+    }
+}
+
 impl Listen for TcpAcceptor {
     async fn accept(&mut self) -> io::Result<Duplex> {
         let (stream, peer) = self.0.accept().await?;

@@ -52,6 +52,9 @@ const COPY: Method = Method(0x106);
 const CONFIRM: Method = Method(0x107);
 const WAIT: Method = Method(0x108);
 
+/// How long a bookie may copy for one call, beyond the usual deadline.
+const COPYING: Duration = Duration::from_secs(60);
+
 /// A bookie on the other side of a stream. Clones share one connection.
 #[derive(Debug, Clone)]
 pub struct RemoteBookie(Link);
@@ -109,7 +112,9 @@ impl BookieService for RemoteBookie {
     }
 
     fn copy_entries(&self, copy: CopyEntries) -> Answer<u64, BookieError> {
-        self.call(COPY, &CopyMessage::from(&copy), |count: CountMessage| count.count)
+        let message = pack(&CopyMessage::from(&copy));
+        let request = Request { method: COPY, message, body: Vec::new(), wait: COPYING };
+        self.0.call(request, |count: CountMessage, _| Ok(count.count))
     }
 
     fn confirm_lac(&self, confirm: ConfirmLac) -> Answer<(), BookieError> {
@@ -134,6 +139,12 @@ fn open_run(read: &ReadEntries, reply: &RunMessage, body: Bytes) -> Result<Entry
     let entries = (read.first.0..).zip(parts).map(open).collect::<Result<_, _>>();
     let entries = entries.map_err(|problem| unknown(format!("damaged on its way: {problem}")))?;
     Ok(EntryRun { entries, lac: Lac::from_count(reply.lac) })
+}
+
+/// About how many bytes a request asks for, beside its own; what cannot be decoded asks for nothing.
+pub(super) fn answer_size(method: Method, message: &Bytes) -> usize {
+    let read = (method == READ).then(|| ReadMessage::decode(message.clone()).ok()).flatten();
+    read.map_or(0, |read| (ReadEntries::from(read).max_bytes as usize).min(MAX_BODY))
 }
 
 /// Starts a request that arrived.

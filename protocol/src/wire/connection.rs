@@ -3,13 +3,16 @@
 //! Calls go out in call order on one stream and are answered in any order. What became of a call is told apart: calls
 //! that were never handed to a stream are *unavailable*, calls that were and got no answer are *unknown*. When a
 //! connection is lost nothing is sent again, and nothing that waited behind it either, so that a caller sees every
-//! failure before anything later of its own takes effect.
+//! failure before anything later of its own takes effect. A peer that hangs, or that a network without a word cuts off,
+//! is noticed by its silence, long before deadlines and budgets run out.
 
 use super::{
-    budget::{Budget, Share},
-    envelope::{Method, ReplyHeader, RequestHeader, unpack, wait_ms, wait_of},
+    budget::Budget,
+    envelope::{Method, PING, PING_CALL, ReplyHeader, RequestHeader, unpack, wait_ms, wait_of},
     frame::{Frame, FrameReader, MAX_FRAME, MAX_HEADER, Outbox, WireError, exchange_prefaces},
+    metrics::{InFlight, LinkMetrics},
     problem::Failure,
+    pulse::{Beat, Pulse, TICK},
 };
 use crate::{
     runtime::{TaskKind, Tasks},
@@ -22,13 +25,15 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, Interval, MissedTickBehavior, timeout},
 };
 
 /// Bytes that are gathered into one write.
 const BURST: usize = 256 * 1024;
-/// How often deadlines are looked at.
-const TICK: Duration = Duration::from_millis(50);
+/// How often a peer of which nothing is wanted hears from us, so that it knows that we live.
+const IDLE_PROBE: Duration = Duration::from_secs(10);
+/// A tick that comes later than this was not late: this process was stopped, and its peers' answers wait in the socket.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a remote client allows itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +48,20 @@ pub struct RemoteSettings {
     pub reserve_bytes: usize,
     /// The first and the longest pause after a failed connection; during a pause calls are refused at once.
     pub pause: (Duration, Duration),
+    /// A peer that owes an answer and says nothing is asked for a sign of life after the first of these times; after the
+    /// second the connection is given up, and what was sent is of unknown outcome.
+    pub silence: (Duration, Duration),
 }
 
 impl Default for RemoteSettings {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(30),
-            connect: Duration::from_secs(3),
+            connect: Duration::from_secs(2),
             in_flight_bytes: 64 * 1024 * 1024,
             reserve_bytes: 8 * 1024 * 1024,
             pause: (Duration::from_millis(20), Duration::from_secs(2)),
+            silence: (Duration::from_secs(1), Duration::from_secs(3)),
         }
     }
 }
@@ -93,7 +102,7 @@ struct Call {
     request: Request,
     until: Instant,
     answer: oneshot::Sender<Result<(ReplyHeader, Bytes), NoAnswer>>,
-    _share: Share,
+    in_flight: InFlight,
 }
 
 impl Call {
@@ -110,6 +119,7 @@ pub(super) struct Link {
     budget: Budget,
     deadline: Duration,
     peer: Arc<str>,
+    metrics: Arc<LinkMetrics>,
 }
 
 impl fmt::Debug for Link {
@@ -124,8 +134,11 @@ impl Link {
         let (calls, queue) = mpsc::unbounded_channel();
         let peer: Arc<str> = connector.peer().into();
         let budget = Budget::new(settings.in_flight_bytes, settings.reserve_bytes);
-        let link = Self { calls, budget, deadline: settings.deadline, peer: Arc::clone(&peer) };
-        let (driver, stopping) = (Driver { connector, settings, queue, peer, failures: 0 }, tasks.stopping());
+        let metrics = Arc::new(LinkMetrics::default());
+        let deadline = settings.deadline;
+        let link = Self { calls, budget, deadline, peer: Arc::clone(&peer), metrics: Arc::clone(&metrics) };
+        let driver = Driver { connector, settings, queue, peer, metrics, failures: 0, connected: false };
+        let stopping = tasks.stopping();
         tasks.spawn(TaskKind::Background, "link", async move {
             tokio::select! {
                 () = driver.run() => {}
@@ -156,7 +169,8 @@ impl Link {
         };
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + self.deadline + wait_of(wait_ms(request.wait));
-        let sent = self.calls.send(Call { request, until, answer, _share: share });
+        let in_flight = InFlight::new(share, &self.metrics, size);
+        let sent = self.calls.send(Call { request, until, answer, in_flight });
         if sent.is_err() {
             return ready(Err(E::unavailable(format!("the link to {} has stopped", self.peer))));
         }
@@ -180,8 +194,11 @@ struct Driver {
     settings: RemoteSettings,
     queue: mpsc::UnboundedReceiver<Call>,
     peer: Arc<str>,
+    metrics: Arc<LinkMetrics>,
     /// Failed connections in a row.
     failures: u32,
+    /// Whether there ever was a connection.
+    connected: bool,
 }
 
 impl Driver {
@@ -191,7 +208,9 @@ impl Driver {
             let problem = match self.connect().await {
                 Ok(stream) => {
                     tracing::info!(peer = %self.peer, "the link to a peer is up");
-                    let mut conversation = Conversation::new(first);
+                    let again = std::mem::replace(&mut self.connected, true);
+                    if again { &self.metrics.reconnects } else { &self.metrics.connects }.increment(1);
+                    let mut conversation = Conversation::new(first, self.settings, Arc::clone(&self.metrics));
                     let ended = conversation.hold(stream, &mut self.queue).await;
                     if conversation.heard {
                         self.failures = 0;
@@ -202,6 +221,7 @@ impl Driver {
                     }
                 }
                 Err(problem) => {
+                    self.metrics.failures.increment(1);
                     first.refuse(&problem.to_string());
                     problem
                 }
@@ -247,10 +267,11 @@ impl Driver {
 
 /// A call that was handed to the stream.
 struct Sent {
+    method: Method,
     until: Instant,
     at: Instant,
     answer: oneshot::Sender<Result<(ReplyHeader, Bytes), NoAnswer>>,
-    _share: Share,
+    _in_flight: InFlight,
 }
 
 /// Everything in flight on one connection.
@@ -258,14 +279,18 @@ struct Conversation {
     first: Option<Call>,
     next_id: u64,
     sent: HashMap<u64, Sent>,
-    last_heard: Instant,
+    pulse: Pulse,
+    last_tick: Instant,
     /// Whether the peer ever answered; one that never does is as good as one that cannot be reached.
     heard: bool,
+    metrics: Arc<LinkMetrics>,
 }
 
 impl Conversation {
-    fn new(first: Call) -> Self {
-        Self { first: Some(first), next_id: 1, sent: HashMap::new(), last_heard: Instant::now(), heard: false }
+    fn new(first: Call, settings: RemoteSettings, metrics: Arc<LinkMetrics>) -> Self {
+        let pulse = Pulse::new(settings.silence.0, settings.silence.1);
+        let (sent, last_tick) = (HashMap::new(), Instant::now());
+        Self { first: Some(first), next_id: PING_CALL + 1, sent, pulse, last_tick, heard: false, metrics }
     }
 
     /// Sends and receives until the link is dropped (`Ok`) or the connection fails. Calls in flight are then lost.
@@ -273,6 +298,7 @@ impl Conversation {
         let mut reader = FrameReader::new(stream.read);
         let ended = self.exchange(&mut reader, stream.write, queue).await;
         let reason = ended.as_ref().err().map_or_else(|| "the link was dropped".into(), ToString::to_string);
+        self.metrics.lost.increment(self.sent.len() as u64);
         for (_, sent) in self.sent.drain() {
             drop(sent.answer.send(Err(NoAnswer::Lost(reason.clone()))));
         }
@@ -287,7 +313,7 @@ impl Conversation {
     ) -> Result<(), WireError> {
         let mut outbox = Outbox::default();
         let (mut open, mut unflushed) = (true, false);
-        let mut tick = tokio::time::interval(TICK);
+        let (mut tick, mut idle) = (ticker(TICK), ticker(IDLE_PROBE));
         if let Some(first) = self.first.take() {
             self.send(first, &mut outbox);
         }
@@ -302,8 +328,30 @@ impl Conversation {
                     Some(frame) => self.receive(frame)?,
                     None => return Err(WireError::Io("the peer closed the connection".into())),
                 },
-                _ = tick.tick(), if !self.sent.is_empty() => self.expire()?,
+                _ = tick.tick(), if !self.sent.is_empty() || self.pulse.is_asked() => {
+                    self.tick(reader.received(), &mut outbox)?;
+                }
+                _ = idle.tick(), if self.sent.is_empty() && !self.pulse.is_asked() => {
+                    self.pulse.ask();
+                    ping(&mut outbox);
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Looks at deadlines and at the peer's pulse.
+    fn tick(&mut self, received: u64, outbox: &mut Outbox) -> Result<(), WireError> {
+        let now = Instant::now();
+        let since = now.duration_since(std::mem::replace(&mut self.last_tick, now));
+        // After a pause of our own the answers are read first.
+        if since < STALL {
+            self.expire(now);
+        }
+        match self.pulse.tick(received, !self.sent.is_empty()) {
+            Beat::Fine => {}
+            Beat::Ask => ping(outbox),
+            Beat::Dead => return Err(WireError::Slow("give a sign of life")),
         }
         Ok(())
     }
@@ -322,15 +370,15 @@ impl Conversation {
         if call.until <= now {
             return call.refuse("the deadline passed before the call could be sent");
         }
-        let Call { request, until, answer, _share } = call;
+        let Call { request, until, answer, in_flight } = call;
         let header = RequestHeader { call: self.next_id, method: request.method.0, message: request.message };
         outbox.push(&header, request.body);
-        self.sent.insert(self.next_id, Sent { until, at: now, answer, _share });
+        let sent = Sent { method: request.method, until, at: now, answer, _in_flight: in_flight };
+        self.sent.insert(self.next_id, sent);
         self.next_id += 1;
     }
 
     fn receive(&mut self, frame: Frame) -> Result<(), WireError> {
-        self.last_heard = Instant::now();
         self.heard = true;
         let header: ReplyHeader = unpack(frame.header)?;
         if header.call >= self.next_id {
@@ -338,21 +386,29 @@ impl Conversation {
         }
         // Answers to calls whose deadline has passed are late and of no use.
         if let Some(sent) = self.sent.remove(&header.call) {
+            self.metrics.answered(sent.method, sent.at.elapsed());
             drop(sent.answer.send(Ok((header, frame.body))));
         }
         Ok(())
     }
 
-    /// Ends calls whose deadline has passed. If the peer has said nothing since such a call, the connection is dead.
-    fn expire(&mut self) -> Result<(), WireError> {
-        let now = Instant::now();
-        let mut silent = false;
+    /// Ends calls whose deadline has passed. The connection goes on: the peer lives, or its pulse will tell.
+    fn expire(&mut self, now: Instant) {
         for (_, sent) in self.sent.extract_if(|_, sent| sent.until <= now) {
-            silent |= self.last_heard < sent.at;
+            self.metrics.lost.increment(1);
             drop(sent.answer.send(Err(NoAnswer::Lost("no answer within the deadline".into()))));
         }
-        if silent { Err(WireError::Slow("answer")) } else { Ok(()) }
     }
+}
+
+fn ticker(period: Duration) -> Interval {
+    let mut ticker = tokio::time::interval_at(Instant::now() + period, period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}
+
+fn ping(outbox: &mut Outbox) {
+    outbox.push(&RequestHeader { call: PING_CALL, method: PING.0, message: Bytes::new() }, Vec::new());
 }
 
 /// Writes some of the outbox, or flushes what was written; whether a flush is still due. Cancelling takes nothing back:

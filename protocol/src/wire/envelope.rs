@@ -14,6 +14,11 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Method(pub(super) u32);
 
+/// "Are you there?": answered at once, by the connection itself.
+pub(super) const PING: Method = Method(0x001);
+/// The number of a ping; calls count from 1, so nobody waits for the answer but the pulse.
+pub(super) const PING_CALL: u64 = 0;
+
 /// The header of a request.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RequestHeader {

@@ -117,11 +117,12 @@ pub(super) struct Frame {
 pub(super) struct FrameReader<R> {
     from: R,
     buffer: BytesMut,
+    received: u64,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(from: R) -> Self {
-        Self { from, buffer: BytesMut::new() }
+        Self { from, buffer: BytesMut::new(), received: 0 }
     }
 
     /// The next frame; none if the stream ended between frames.
@@ -132,10 +133,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 missing => missing,
             };
             self.buffer.reserve(missing.clamp(4096, STEP));
-            if self.from.read_buf(&mut self.buffer).await? == 0 {
+            let count = self.from.read_buf(&mut self.buffer).await?;
+            if count == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(WireError::CutShort) };
             }
+            self.received += count as u64;
         }
+    }
+
+    /// Bytes that have arrived so far, those of unfinished frames too.
+    pub(super) const fn received(&self) -> u64 {
+        self.received
     }
 
     /// How many bytes of the first frame are missing, as far as is known.

@@ -7,6 +7,7 @@
 //!
 //! * [`frame`]: how messages lie on a stream, and the limits of every length.
 //! * `envelope`, `problem`: headers and errors. `budget`: admission.
+//! * `pulse`: whether a peer still lives. `metrics`: what is counted.
 //! * `connection`: the calling side. `server`: the answering side.
 //! * [`bookie`], [`broker`], [`coordinator`]: one service each: its messages, its client, its dispatch.
 //! * [`metadata`]: the metadata service, over tonic.
@@ -19,7 +20,9 @@ pub mod coordinator;
 mod envelope;
 pub mod frame;
 pub mod metadata;
+mod metrics;
 mod problem;
+mod pulse;
 mod server;
 
 pub use connection::RemoteSettings;

@@ -9,8 +9,9 @@ use super::{
     bookie, broker,
     budget::{Budget, Share},
     coordinator,
-    envelope::{Method, ReplyHeader, RequestHeader, pack, unpack},
+    envelope::{Method, PING, ReplyHeader, RequestHeader, pack, unpack},
     frame::{Frame, FrameReader, MAX_BODY, MAX_HEADER, Outbox, WireError, exchange_prefaces},
+    metrics::Connected,
     problem::Failure,
 };
 use crate::{
@@ -57,7 +58,8 @@ impl fmt::Debug for Services {
 /// What a server allows its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServeSettings {
-    /// Bytes of requests in flight per connection.
+    /// Bytes in flight per connection: of requests, and of what they ask for. More than a caller allows itself, so that
+    /// only a caller that asks for much is kept waiting, and its sign of life is always read.
     pub in_flight_bytes: usize,
     /// Bytes beyond `in_flight_bytes` that only requests up to 16 KiB may use.
     pub reserve_bytes: usize,
@@ -67,16 +69,19 @@ pub struct ServeSettings {
     pub greeting: Duration,
     /// How long a peer may take to read, and how long answers are still written after it stopped sending.
     pub patience: Duration,
+    /// A peer that says nothing for this long is gone; callers say something every ten seconds.
+    pub silence: Duration,
 }
 
 impl Default for ServeSettings {
     fn default() -> Self {
         Self {
-            in_flight_bytes: 64 * 1024 * 1024,
-            reserve_bytes: 8 * 1024 * 1024,
+            in_flight_bytes: 96 * 1024 * 1024,
+            reserve_bytes: 12 * 1024 * 1024,
             max_connections: 1024,
             greeting: Duration::from_secs(5),
             patience: Duration::from_secs(30),
+            silence: Duration::from_secs(60),
         }
     }
 }
@@ -122,6 +127,7 @@ pub fn listen(mut listener: impl Listen, services: Services, settings: ServeSett
 pub async fn serve(mut stream: Duplex, services: Services, settings: ServeSettings) -> Result<(), WireError> {
     let greeting = exchange_prefaces(&mut stream.read, &mut stream.write);
     timeout(settings.greeting, greeting).await.unwrap_or(Err(WireError::Slow("introduce itself")))?;
+    let _connected = Connected::new();
     // Bounded by the budget: every request holds a share until its answer is written.
     let (start, started) = mpsc::unbounded_channel();
     let (answer, answers) = mpsc::channel(ANSWERS);
@@ -156,10 +162,24 @@ async fn read_requests(
     start: mpsc::UnboundedSender<Started>,
 ) -> Result<(), WireError> {
     let budget = Budget::new(settings.in_flight_bytes, settings.reserve_bytes);
-    while let Some(Frame { header, body }) = reader.next().await? {
+    loop {
+        let next = timeout(settings.silence, reader.next()).await;
+        let Some(Frame { header, body }) = next.unwrap_or(Err(WireError::Slow("say anything")))? else { return Ok(()) };
         let size = header.len() + body.len();
         let RequestHeader { call, method, message } = unpack(header)?;
-        let Some(share) = budget.admit(size).await else { return Ok(()) };
+        if method == PING.0 {
+            // At the very limit a ping is dropped: then answers are on their way, and they are a sign of life too.
+            if let Some(_share) = budget.try_admit(size) {
+                let header = ReplyHeader { call, problem: None, message: Bytes::new() };
+                let pong = std::future::ready(Outgoing { header, body: Vec::new(), _share });
+                if start.send(pong.boxed()).is_err() {
+                    return Ok(());
+                }
+            }
+            continue;
+        }
+        let asked_for = bookie::answer_size(Method(method), &message);
+        let Some(share) = budget.admit(size + asked_for).await else { return Ok(()) };
         let incoming = Incoming { call, method: Method(method), message, body, share };
         let started = match method >> 8 {
             bookie::SERVICE => bookie::start(services.bookie.as_ref(), incoming)?,
@@ -171,7 +191,6 @@ async fn read_requests(
             return Ok(());
         }
     }
-    Ok(())
 }
 
 pub(super) fn unknown_method(method: u32) -> WireError {

@@ -36,6 +36,8 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
+mod silence;
+
 /// Bigger than what the suites put in flight at once, so that admission is tested by its own test.
 const AMPLE: RemoteSettings = RemoteSettings {
     deadline: Duration::from_secs(30),
@@ -43,6 +45,7 @@ const AMPLE: RemoteSettings = RemoteSettings {
     in_flight_bytes: 256 << 20,
     reserve_bytes: 8 << 20,
     pause: (Duration::from_millis(5), Duration::from_millis(50)),
+    silence: (Duration::from_secs(5), Duration::from_secs(20)),
 };
 
 async fn over_tcp(services: Services, tasks: &Tasks) -> Arc<dyn Connect> {

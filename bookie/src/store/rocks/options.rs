@@ -10,7 +10,7 @@ pub struct RocksOptions {
     pub wal_dir: Option<PathBuf>,
     /// One write buffer of entries, in bytes. Up to four exist while a flush is behind; none exists while idle.
     pub write_buffer: usize,
-    /// Entries of at least this many bytes go to blob files, which are never rewritten.
+    /// Entries of at least this many bytes go to blob files, which merging does not rewrite.
     pub min_blob: u64,
     /// The cache of index and data blocks, in bytes.
     pub block_cache: usize,
@@ -18,13 +18,20 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { wal_dir: None, write_buffer: 64 << 20, min_blob: 4096, block_cache: 16 << 20 }
+        // Measured (BENCHMARKS.md, "Store"): larger buffers cost memory and win nothing, and entries of 1 KiB that are
+        // merged like keys cost nearly twice the writes.
+        Self { wal_dir: None, write_buffer: 32 << 20, min_blob: 512, block_cache: 16 << 20 }
     }
 }
 
+/// Setting names and values that start or end the collection of garbage in blob files.
+pub(super) const fn collecting(on: bool) -> [(&'static str, &'static str); 1] {
+    [("enable_blob_garbage_collection", if on { "true" } else { "false" })]
+}
+
 impl RocksOptions {
-    /// Options of the whole database.
-    pub(super) fn database(&self) -> Options {
+    /// Options of the whole database. `direct` says whether the file system can write past its cache.
+    pub(super) fn database(&self, direct: bool) -> Options {
         let mut o = Options::default();
         o.create_if_missing(true);
         o.create_missing_column_families(true);
@@ -44,7 +51,10 @@ impl RocksOptions {
         o.set_max_background_jobs(4);
         // Never reached by flushes; without it a writer that is one buffer ahead of them falls to 16 MB/s at once.
         o.set_ratelimiter(4 << 30, 100_000, 10);
-        // Writes back to the disk while a flush runs, so that a journal sync never waits for all of it.
+        // What is flushed is not read soon: readers at the tail are served from memory. Past the cache it costs less than
+        // half the CPU time, and a journal sync never waits for it.
+        o.set_use_direct_io_for_flush_and_compaction(direct);
+        // Without that, writes back to the disk while a flush runs, so that a journal sync does not wait for all of it.
         o.set_bytes_per_sync(1 << 20);
         o.set_keep_log_file_num(4);
         o.set_max_log_file_size(8 << 20);
@@ -68,9 +78,13 @@ impl RocksOptions {
         o.set_min_blob_size(self.min_blob);
         o.set_blob_file_size(256 << 20);
         o.set_blob_compression_type(DBCompressionType::None);
-        o.set_enable_blob_gc(true);
-        o.set_blob_gc_age_cutoff(0.25);
-        o.set_blob_gc_force_threshold(0.5);
+        // Off until there is garbage (see `space`): every merge would copy living entries for nothing. When on, blob files
+        // of any age are collected, as long as this part of all bytes is garbage.
+        o.set_enable_blob_gc(false);
+        o.set_blob_gc_age_cutoff(1.0);
+        o.set_blob_gc_force_threshold(super::space::LOW);
+        // Living entries stand next to each other in a blob file; one by one they would cost a read each.
+        o.set_blob_compaction_readahead_size(2 << 20);
         // Ledger ids grow, so files of different levels hardly overlap; waiting lets deleted ledgers die unmerged.
         o.set_level_zero_file_num_compaction_trigger(8);
         // Admission by bytes in flight keeps writers back, and never a stall of a second inside RocksDB.

@@ -8,6 +8,7 @@ use super::{Command, LedgerWriter, Member, ReplaceError, WriteError};
 use protocol::{
     id::EntryId,
     ledger::metadata::{BookieMember, Fragment, Hole, LedgerMetadata},
+    mutant::Mutant,
 };
 
 impl LedgerWriter {
@@ -34,7 +35,10 @@ impl LedgerWriter {
         self.changes += 1;
         let new = self.with_ensemble(ensemble);
         self.change = Some(new.clone());
-        out.push(Command::ChangeEnsemble { new });
+        out.push(Command::ChangeEnsemble { new: new.clone() });
+        if self.has(Mutant::CountAcksBeforeSwap) {
+            self.enlist(&new, out);
+        }
     }
 
     /// The answer to [`Command::ChangeEnsemble`]; see [`super::Event::EnsembleChanged`].
@@ -45,9 +49,15 @@ impl LedgerWriter {
         out: &mut Vec<Command>,
     ) {
         let Some(new) = self.change.take() else { return };
+        let result = match result {
+            Err(ReplaceError::Lost) if self.has(Mutant::GoOnAfterLostSwap) => Ok(()),
+            Err(ReplaceError::OutcomeUnknown { .. }) if self.has(Mutant::TakeUnknownSwapForDone) => Ok(()),
+            result => result,
+        };
         match result {
             Ok(()) => {
-                self.take_over(new, out);
+                self.enlist(&new, out);
+                self.metadata = new;
                 if self.live() < self.members.len() {
                     return self.replace_failed(spares, "bookies failed during the ensemble change", out);
                 }
@@ -82,35 +92,42 @@ impl LedgerWriter {
     /// The metadata with a fragment of this ensemble from last-add-confirmed on (rule W6).
     fn with_ensemble(&self, ensemble: Vec<BookieMember>) -> LedgerMetadata {
         let mut new = self.metadata.clone();
-        let first_entry = self.lac.next();
+        let first_entry = match self.has(Mutant::FragmentAfterSent) {
+            true => self.next_entry(),
+            false => self.lac.next(),
+        };
         if new.last_fragment().is_some_and(|f| f.first_entry == first_entry) {
             new.fragments.pop();
         }
+        // The new ensemble is all that a later recovery would know: what those who leave may lack is written down now.
+        let gone = self.members.iter().zip(&ensemble).filter(|(m, new)| m.id != **new).map(|(m, _)| m);
+        new.holes.extend(gone.filter_map(|old| {
+            let (first, last) = (old.missing_from?, self.lac.entry()?);
+            (first <= last).then_some(Hole { member: old.id, entries: first.0..=last.0 })
+        }));
         new.fragments.push(Fragment { first_entry, ensemble });
         new
     }
 
-    /// The change is committed: the acks of replaced members no longer count, their successors get what is in flight.
-    fn take_over(&mut self, new: LedgerMetadata, out: &mut Vec<Command>) {
+    /// The change is committed: the acks of replaced members no longer count (W4), their successors get what is in
+    /// flight.
+    fn enlist(&mut self, new: &LedgerMetadata, out: &mut Vec<Command>) {
         let ensemble = new.last_fragment().expect("the change has a fragment").ensemble.clone();
+        let acks_stay = self.has(Mutant::KeepAcksOfReplaced);
         let unconfirmed = self.confirmed_adds();
         for (at, member) in ensemble.into_iter().enumerate() {
             if self.members[at].id == member {
                 continue;
             }
-            let old = std::mem::replace(&mut self.members[at], Member::new(member));
-            if let (Some(first), Some(last)) = (old.missing_from, self.lac.entry())
-                && first <= last
-            {
-                self.holes.push(Hole { member: old.id, entries: first.0..=last.0 });
-            }
+            self.members[at] = Member::new(member);
             for (index, add) in self.adds.iter_mut().enumerate().skip(unconfirmed) {
-                add.acks.remove(at);
+                if !acks_stay {
+                    add.acks.remove(at);
+                }
                 add.awaited.insert(at);
                 out.push(Command::Send { member, entry: EntryId(self.first_add.0 + index as u64) });
             }
         }
-        self.metadata = new;
     }
 
     fn fail_for_want_of_bookies(&mut self, reason: &str, out: &mut Vec<Command>) {

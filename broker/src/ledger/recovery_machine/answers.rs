@@ -6,6 +6,7 @@
 use super::RecoveryError;
 use protocol::{
     ledger::{metadata::BookieMember, quorum::Quorum},
+    mutant::{Mutant, Mutants},
     service::bookie::BookieError,
 };
 
@@ -65,12 +66,14 @@ impl<T> Answers<T> {
 }
 
 impl<T: Copy> Answers<T> {
-    pub(super) fn verdict(&self, quorum: Quorum) -> Verdict<T> {
+    pub(super) fn verdict(&self, quorum: Quorum, mutants: Mutants) -> Verdict<T> {
         if let Some(found) = self.found().next() {
             return Verdict::Found(*found);
         }
-        let negatives = self.errors().filter(|(_, e)| is_negative(e)).count();
-        if quorum.proves_absence(negatives) {
+        let silent_too = mutants.has(Mutant::SilenceProvesAbsence);
+        let negatives = self.errors().filter(|(_, e)| silent_too || is_negative(e)).count();
+        let one_is_enough = mutants.has(Mutant::OneDenialProvesAbsence) && negatives > 0;
+        if one_is_enough || quorum.proves_absence(negatives) {
             return Verdict::Absent;
         }
         match self.are_complete() {
@@ -113,7 +116,7 @@ mod tests {
                 let count = |kind| kinds.iter().filter(|k| **k == kind).count();
                 // An entry with Aq copies can be denied honestly by all others only.
                 let cannot_be_acked = usize::from(write) - count(2) < usize::from(ack);
-                let verdict = answers.verdict(quorum);
+                let verdict = answers.verdict(quorum, Mutants::NONE);
                 match verdict {
                     Verdict::Found(_) => assert!(count(1) > 0),
                     Verdict::Absent => assert!(count(1) == 0 && cannot_be_acked),

@@ -20,7 +20,7 @@ pub(super) struct Content {
 pub(super) enum Call {
     Add { entry: EntryId, content: Content, recovery: bool },
     Fence,
-    Read { entry: EntryId },
+    Read { entry: EntryId, fence: bool },
 }
 
 /// What a bookie says when it did what was asked.
@@ -78,8 +78,9 @@ impl ModelBookie {
                 self.fenced |= self.mutation != Mutation::FenceIsForgotten;
                 Ok(Said::Fenced(self.lac))
             }
-            Call::Read { entry } => {
-                self.fenced |= !matches!(self.mutation, Mutation::ReadsDoNotFence | Mutation::FenceIsForgotten);
+            Call::Read { entry, fence } => {
+                self.fenced |=
+                    fence && !matches!(self.mutation, Mutation::ReadsDoNotFence | Mutation::FenceIsForgotten);
                 self.read(entry)
             }
         }

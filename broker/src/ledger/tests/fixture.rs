@@ -98,7 +98,7 @@ impl Ledger {
     }
 
     pub(in crate::ledger) fn deps(&self) -> LedgerDeps {
-        LedgerDeps { bookies: self.directory.clone(), clock: Arc::new(ManualClock::default()) }
+        LedgerDeps::new(self.directory.clone(), Arc::new(ManualClock::default()))
     }
 
     pub(in crate::ledger) fn ensemble(&self) -> Vec<BookieMember> {

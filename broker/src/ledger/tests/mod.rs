@@ -4,6 +4,7 @@
 
 mod bookie;
 pub(super) mod fixture;
+pub(super) mod observed;
 mod schedules;
 mod script;
 mod world;

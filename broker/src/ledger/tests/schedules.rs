@@ -20,7 +20,7 @@ const MAX_APPENDS: u64 = 8;
 const MAX_RECOVERIES: usize = 4;
 
 fn world(quorum: (u8, u8), spares: u32, mutation: Mutation) -> World {
-    let limits = Limits { owed_bytes: 250, owed_entries: 4, ensemble_changes: 3 };
+    let limits = Limits { owed_bytes: 250, owed_entries: 4, ensemble_changes: 3, ..Limits::default() };
     let (write, ack) = quorum;
     let mut world = World::new(Quorum::new(write, write, ack).expect("legal"), u32::from(write) + spares, limits);
     world.bookies.values_mut().for_each(|b| b.mutation = mutation);

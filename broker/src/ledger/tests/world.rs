@@ -79,7 +79,7 @@ pub(super) fn show(call: &Call) -> String {
         Call::Add { entry, recovery: false, .. } => format!("add {entry}"),
         Call::Add { entry, recovery: true, .. } => format!("rewrite {entry}"),
         Call::Fence => "fence".into(),
-        Call::Read { entry } => format!("read {entry}"),
+        Call::Read { entry, .. } => format!("read {entry}"),
     }
 }
 
@@ -215,7 +215,9 @@ impl World {
             let actor = Actor::Recovery(n);
             match command {
                 recovery_machine::Command::Fence { member } => self.send(actor, member, Call::Fence),
-                recovery_machine::Command::Read { member, entry } => self.send(actor, member, Call::Read { entry }),
+                recovery_machine::Command::Read { member, entry, fence } => {
+                    self.send(actor, member, Call::Read { entry, fence });
+                }
                 recovery_machine::Command::Write { member, entry } => {
                     let content = self.recoverers[n].found[&entry];
                     self.send(actor, member, Call::Add { entry, content, recovery: true });
@@ -301,7 +303,7 @@ impl World {
                 });
                 recovery_machine::Event::Fenced { member, result }
             }
-            Call::Read { entry } => {
+            Call::Read { entry, .. } => {
                 let result = answer.map(|said| match said {
                     Said::Holds(content) => {
                         self.recoverers[n].found.insert(entry, content);

@@ -1,9 +1,19 @@
 //! The appender on fake bookies: order, confirmation, failure, ensemble change, end.
 
 use super::*;
-use crate::ledger::tests::fixture::{Ledger, payload};
+use crate::ledger::{
+    LedgerReader,
+    tests::{
+        fixture::{Ledger, payload},
+        observed::Observed,
+    },
+};
 use parking_lot::Mutex as PlainMutex;
-use protocol::{id::Incarnation, service::answer::Reply};
+use protocol::{
+    id::Incarnation,
+    service::answer::Reply,
+    testing::{clock::ManualClock, faults::Fault},
+};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -225,4 +235,152 @@ async fn an_unavailable_store_leaves_the_ledger_degraded_but_written() {
     heard.until_confirmed(1).await;
     assert_eq!(appender.holes().iter().filter(|h| h.member == failed).count(), 1);
     assert_eq!(appender.metadata(), ledger.metadata);
+}
+
+#[tokio::test]
+async fn a_single_bookie_that_takes_nothing_for_a_moment_is_tried_again() {
+    let (ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
+    let appender = open(&ledger, &heard);
+    for _ in 0..5 {
+        ledger.directory.fake(0).faults().fail_next(BookieError::Unavailable { reason: "queue full".into() });
+    }
+    for _ in 0..20 {
+        appender.append(payload(b"x")).expect("open");
+    }
+    heard.until_confirmed(20).await;
+    assert_eq!(ledger.directory.fake(0).entries(ledger.id()).len(), 20);
+    // Out of reach and back: the handle is asked for again.
+    ledger.directory.set_reachable(0, false);
+    appender.append(payload(b"y")).expect("open");
+    tokio::task::yield_now().await;
+    ledger.directory.set_reachable(0, true);
+    let end = appender.finish().await.expect("nothing has failed");
+    assert_eq!((end.last_entry, end.holes), (Some(EntryId(20)), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_bookie_that_is_not_needed_is_left_behind_at_once() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let failed = ledger.ensemble()[1];
+    ledger.bookie(failed).faults().fail_next(BookieError::Unavailable { reason: "queue full".into() });
+    appender.append(payload(b"a")).expect("open");
+    heard.until_confirmed(1).await;
+    while appender.members().iter().all(|(_, written)| *written) {
+        tokio::task::yield_now().await;
+    }
+    assert!(appender.members().contains(&(failed, false)));
+    appender.append(payload(b"b")).expect("open");
+    let end = appender.finish().await.expect("two of three are enough");
+    assert_eq!(end.holes, [Hole { member: failed, entries: 0..=1 }]);
+}
+
+#[tokio::test]
+async fn a_hung_bookie_costs_bounded_memory_and_becomes_a_hole() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let hung = ledger.ensemble()[0];
+    ledger.bookie(hung).faults().always(Some(Fault::Hang));
+    let limits = Limits { owed_bytes: 10_000, ..Limits::default() };
+    let (deps, metadata, store) = (ledger.deps(), ledger.metadata.clone(), ledger.store.clone());
+    let appender = LedgerAppender::open_with(deps, metadata, store, heard.callback(), limits);
+    for n in 0..200 {
+        appender.append(payload(&[0; 1_000])).expect("open");
+        heard.until_confirmed(n + 1).await;
+    }
+    assert!(appender.members().contains(&(hung, false)), "left behind at the bound");
+    assert_eq!(appender.0.state.lock().unconfirmed.len(), 0);
+    let end = appender.finish().await.expect("two of three are enough");
+    assert_eq!(end.holes, [Hole { member: hung, entries: 0..=199 }]);
+    assert_eq!(ledger.store.calls(), 0, "there was no spare");
+}
+
+#[tokio::test]
+async fn a_late_bookie_delays_nothing_and_ends_without_a_hole_if_it_is_a_little_late_only() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let observed = Observed::of(ledger.directory.clone());
+    let late = Duration::from_secs(40);
+    observed.delay(ledger.ensemble()[2].id, late);
+    let deps = LedgerDeps::new(observed.clone(), Arc::new(ManualClock::default()));
+    let (metadata, store) = (ledger.metadata.clone(), ledger.store.clone());
+    let appender = LedgerAppender::open(deps, metadata, store, heard.callback());
+    let written = async {
+        for n in 0..50 {
+            appender.append(payload(b"x")).expect("open");
+            heard.until_confirmed(n + 1).await;
+        }
+    };
+    tokio::time::timeout(late, written).await.expect("no add waits for the late one");
+    let end = tokio::time::timeout(late, appender.finish()).await.expect("nor the end").expect("all is well");
+    assert_eq!(end.holes, [Hole { member: ledger.ensemble()[2], entries: 0..=49 }]);
+
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let third = ledger.bookie(ledger.ensemble()[2]);
+    third.faults().hold_answers();
+    appender.append(payload(b"x")).expect("open");
+    heard.until_confirmed(1).await;
+    third.faults().release_answers();
+    assert_eq!(appender.finish().await.expect("all is well").holes, [], "its answer was under way");
+}
+
+#[tokio::test]
+async fn an_idle_writer_tells_its_bookies_once_what_is_confirmed() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let observed = Observed::of(ledger.directory.clone());
+    let deps = LedgerDeps::new(observed.clone(), Arc::new(ManualClock::default()));
+    let idle = deps.idle.clone();
+    let ticker = tokio::spawn(async move { idle.run().await });
+    let hung = ledger.ensemble()[1];
+    ledger.bookie(hung).faults().always(Some(Fault::Hang));
+    let (metadata, store) = (ledger.metadata.clone(), ledger.store.clone());
+    let appender = LedgerAppender::open(deps.clone(), metadata, store, heard.callback());
+    let reader = LedgerReader::new(deps);
+    for round in 1..=3 {
+        appender.append(payload(b"a")).expect("open");
+        appender.append(payload(b"b")).expect("open");
+        heard.until_confirmed(round * 2).await;
+        let waiting = async {
+            while observed.confirms().len() < round as usize * 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.expect("the bookies are told");
+        ledger.bookie(hung).faults().always(None);
+        let lac = reader.last_confirmed(&ledger.metadata).await.expect("a bookie answers");
+        assert_eq!(lac, Lac::from_count(round * 2), "a reader in another process sees the last entry");
+        ledger.bookie(hung).faults().always(Some(Fault::Hang));
+    }
+    assert!(observed.confirms().iter().all(|(member, _)| *member != hung), "it does not hold everything");
+    // Some ticks later nothing more was said.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(observed.confirms().len(), 6);
+    ticker.abort();
+}
+
+#[tokio::test]
+async fn hung_bookies_that_are_gone_are_replaced_before_their_calls_end() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    let [first, second, third] = ledger.ensemble()[..] else { panic!("three members") };
+    for hung in [first, second] {
+        ledger.bookie(hung).faults().always(Some(Fault::Hang));
+    }
+    appender.append(payload(b"x")).expect("open");
+    while appender.0.state.lock().machine.first_unanswered(third).is_some() {
+        tokio::task::yield_now().await;
+    }
+    appender.abandon(third);
+    appender.abandon(first);
+    heard.until_confirmed(1).await;
+    assert!(appender.members().contains(&(ledger.spare(), true)), "{:?}", appender.members());
+    appender.abandon(second);
+    assert!(appender.members().contains(&(second, false)), "not needed any more");
+    ledger.directory.set_reachable(first.id.0, false);
+    for needed in [ledger.spare(), third] {
+        ledger.bookie(needed).faults().always(Some(Fault::Hang));
+    }
+    appender.append(payload(b"y")).expect("open");
+    appender.abandon(third);
+    assert!(appender.members().contains(&(third, true)), "the ack quorum cannot do without it, so it is waited for");
+    assert_eq!(appender.in_flight(), 1);
 }

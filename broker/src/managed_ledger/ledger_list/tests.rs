@@ -2,9 +2,12 @@
 
 use super::*;
 use protocol::{
-    id::BookieId,
-    id::{EntryId, Incarnation, LedgerKey, Registration},
-    ledger::quorum::Quorum,
+    id::{BookieId, EntryId, Incarnation, LedgerKey, Registration},
+    ledger::{
+        metadata::{BookieMember, LedgerState},
+        quorum::Quorum,
+    },
+    model::{ClosedPage, DeadLedger, PAGE_LEDGERS},
     testing::FakeMetadata,
     topic::TopicId,
 };
@@ -169,4 +172,55 @@ async fn a_change_of_the_ensemble_is_compared_with_what_it_expects() {
     assert_eq!(store.replace(first.ledger, other.clone()).await, Err(ReplaceError::Lost));
     list.mark_recovering().await.expect("marked");
     assert_eq!(store.replace(changed, other).await, Err(ReplaceError::Lost), "its writer has lost it");
+}
+
+/// Adds a member to every closed ledger, as a repair does: the page alone is rewritten.
+fn repair(metadata: &FakeMetadata, bookie: u32) {
+    for item in metadata.peek_all(&prefix::closed_of(id())) {
+        let mut page: ClosedPage = decode(&item.value).expect("a page");
+        let member = BookieMember { id: BookieId(bookie), incarnation: Incarnation(1) };
+        page.ledgers.iter_mut().for_each(|l| l.ledger.fragments[0].ensemble.push(member));
+        metadata.put(item.key, &page);
+    }
+}
+
+#[tokio::test]
+async fn what_a_repair_wrote_is_kept_by_every_change() {
+    let (metadata, list) = fresh().await;
+    fill(&list, 3).await;
+    repair(&metadata, 8);
+    let next = head(7, 30);
+    list.install_head(&next).await.expect("the record alone is changed");
+    list.close_head(next.ledger.id, Some(&closed(&next, 40)), None, NOW).await.expect("closed beside the repair");
+    let members = |list: &LedgerList| list.view().closed.iter().map(|l| l.ledger.fragments[0].ensemble.len()).collect();
+    let (shown, again): (Vec<usize>, LedgerList) = (members(&list), self::list(&metadata).await.expect("loads"));
+    assert_eq!((shown, members(&again)), (vec![2, 2, 2, 1], vec![2, 2, 2, 1]));
+    repair(&metadata, 9);
+    list.drop_front(2, NOW).await.expect("dropped beside the repair");
+    let dead: Vec<DeadLedger> =
+        metadata.peek_all(prefix::DEAD).iter().map(|d| decode(&d.value).expect("dead")).collect();
+    assert_eq!(dead.iter().map(|d| d.held_by.len()).collect::<Vec<_>>(), [3, 3], "also who holds repaired copies");
+    assert_eq!(members(&list), [3, 2]);
+}
+
+#[tokio::test]
+async fn a_refresh_shows_repairs_and_is_shared_by_those_who_ask_at_once() {
+    let (metadata, list) = fresh().await;
+    fill(&list, 1).await;
+    let seen = list.view();
+    for bookie in 5..8 {
+        repair(&metadata, bookie);
+        let before = list.view();
+        let fresh = list.refresh(&before).await.expect("read again");
+        assert_eq!(fresh.closed[0].ledger.fragments[0].ensemble.len(), bookie as usize - 3);
+    }
+    let calls = metadata.revision();
+    repair(&metadata, 8);
+    let later = list.refresh(&seen).await.expect("someone else has read it");
+    assert_eq!(later.closed[0].ledger.fragments[0].ensemble.len(), 4, "seen is older than what there is");
+    assert!(metadata.revision() > calls);
+    let other = Owner { node: NodeId(2), registration: Registration(8) };
+    metadata.put(key::partition(id()), &stored(&metadata).assigned(Some(other)));
+    let lost = list.refresh(&list.view()).await.map(drop);
+    assert_eq!(lost, Err(ListError::Lost { owner: Some(NodeId(2)), epoch: LeaderEpoch(1) }));
 }

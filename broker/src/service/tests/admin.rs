@@ -78,7 +78,7 @@ async fn defaults_apply_and_offsets_are_compacted() {
     let mut plain = create("plain", 1, &[]);
     (plain.partitions, plain.replication_factor) = (None, None);
     let created = desk.broker.create_topic(plain).await.expect("created");
-    assert_eq!((created.partitions, created.replication_factor), (1, 1));
+    assert_eq!((created.partitions, created.replication_factor), (1, 3));
     let mut offsets = create("__consumer_offsets", 5, &[]);
     offsets.internal = true;
     desk.broker.create_topic(offsets).await.expect("created");

@@ -57,7 +57,11 @@ impl Desk {
 
     /// Another broker; node 1 is the same instance again.
     pub(super) async fn another(&self, node: i32) -> Arc<Broker> {
-        start(&self.metadata, &self.bookies, &self.view, &self.tasks.child(), config(node, |_| {})).await
+        self.another_with(node, |_| {}).await
+    }
+
+    pub(super) async fn another_with(&self, node: i32, adjust: impl Fn(&mut BrokerConfig)) -> Arc<Broker> {
+        start(&self.metadata, &self.bookies, &self.view, &self.tasks.child(), config(node, adjust)).await
     }
 
     pub(super) fn deps(&self) -> BrokerDeps {

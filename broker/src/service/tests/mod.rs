@@ -2,6 +2,7 @@
 
 mod admin;
 mod append;
+mod cluster;
 mod desk;
 mod fetch;
 mod lifecycle;

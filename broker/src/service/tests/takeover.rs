@@ -114,7 +114,7 @@ async fn a_takeover_without_a_head_reads_nothing_and_an_empty_head_is_given_up()
     desk.open(&desk.broker, id).await;
     desk.bookie().faults().always(None);
     // The first write creates a ledger and fails: nothing was ever confirmed in it.
-    desk.bookie().faults().push(Fault::Refuse(BookieError::Unavailable { reason: "away".into() }));
+    desk.bookie().faults().lose_next_call();
     assert!(append_to(&desk.broker, id, batches::plain(&["a"])).await.is_err());
     let written = append_to(&desk.broker, id, batches::plain(&["a"])).await.expect("appended");
     assert_eq!(written.base_offset, Offset(0));

@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Row] = &[
     row("compression.zstd.level", Kind::Int, Some("3"), "No effect: batches are stored as the producer sent them.").between(-131_072, 22).dynamic(),
     row("connections.max.idle.ms", Kind::Long, Some("600000"), "A connection without a request for this long is closed, in milliseconds; -1 is never.").least(-1),
     row("controlled.shutdown.enable", Kind::Bool, Some("true"), "No effect: a shutdown always drains."),
-    row("default.replication.factor", Kind::Int, Some("1"), "The replication factor of topics that do not ask for one.").between(1, 255),
+    row("default.replication.factor", Kind::Int, Some("3"), "The replication factor of topics that do not ask for one.").between(1, 255),
     row("delete.topic.enable", Kind::Bool, Some("true"), "Whether topics can be deleted."),
     row("fetch.max.bytes", Kind::Int, Some("57671680"), "The most bytes of records in one answer to a fetch; one batch is answered even if it is larger.").least(1024),
     row("group.consumer.heartbeat.interval.ms", Kind::Int, Some("5000"), "The heartbeat interval of the new consumer protocol (KIP-848). No effect until that protocol exists.").least(1),

@@ -34,6 +34,12 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How often a silent connection is probed, and how long the probe may take: a server that hangs is noticed well before
+/// sessions expire.
+const PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+
 /// How a remote metadata service is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteOptions {
@@ -73,11 +79,10 @@ impl RemoteMetadata {
     pub fn connect(address: &str, options: RemoteOptions, tasks: &Tasks) -> Result<Self, MetadataError> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| MetadataError::Invalid(format!("\"{address}\" is not an address: {e}")))?;
-        let probe = Duration::from_secs(5);
         let endpoint = endpoint
-            .connect_timeout(options.deadline)
-            .http2_keep_alive_interval(probe)
-            .keep_alive_timeout(probe)
+            .connect_timeout(options.deadline.min(CONNECT))
+            .http2_keep_alive_interval(PROBE.0)
+            .keep_alive_timeout(PROBE.1)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         Ok(Self::over(endpoint.connect_lazy(), options, tasks))

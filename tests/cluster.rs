@@ -1,0 +1,217 @@
+//! Processes of a cluster die, hang, are cut off and are taken out, while librdkafka produces and reads. Whatever
+//! happens to one bookie of three, no client sees an error; whatever happens at all, nothing acknowledged is lost,
+//! doubled or reordered.
+
+mod support;
+
+use std::time::Duration;
+use support::{
+    cluster::{Cluster, Plan, alone},
+    hold,
+    load::{Load, Shape},
+    now,
+    proxy::Way,
+    wait_until,
+};
+
+/// Acknowledgements that show that the cluster works at this moment.
+const SOME: usize = 400;
+
+fn plan(bookies: usize) -> Plan {
+    Plan::of(bookies).with("repair.grace=2s")
+}
+
+fn milliseconds(d: Duration) -> String {
+    format!("{:.1} ms", d.as_secs_f64() * 1e3)
+}
+
+/// Every copy of every entry is where metadata says.
+fn wait_whole(cluster: &Cluster, topic: &str) {
+    let mut last = String::new();
+    let deadline = support::deadline() + support::PATIENCE;
+    loop {
+        let (whole, text) = cluster.run(&["verify", topic]);
+        if whole {
+            return;
+        }
+        assert!(!support::passed(deadline), "copies are missing:\n{text}\nbefore:\n{last}");
+        last = text;
+        hold(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn one_bookie_of_three_is_killed() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("killed"));
+    load.wait_more(SOME);
+    let start = now();
+    load.wait_more(SOME * 2);
+    let healthy = load.latencies(start, now());
+    let mut longest = Duration::ZERO;
+    for victim in 0..3 {
+        let start = now();
+        cluster.bookies[victim].kill();
+        load.wait_more(SOME * 2);
+        longest = longest.max(load.latencies(start, now()).max);
+        cluster.bookies[victim].restart();
+        load.wait_more(SOME);
+    }
+    println!(
+        "MEASURED bookie killed: longest produce stall {} (aim 500 ms); healthy p99 {}, longest {}",
+        milliseconds(longest),
+        milliseconds(healthy.p99),
+        milliseconds(healthy.max)
+    );
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "killed");
+}
+
+#[test]
+fn all_bookies_and_then_everything_is_killed_at_once() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("all"));
+    load.wait_more(SOME);
+    cluster.bookies.iter_mut().for_each(support::cluster::Member::kill);
+    cluster.restart_all();
+    load.wait_more(SOME);
+    cluster.kill_all();
+    cluster.restart_all();
+    load.wait_more(SOME);
+    load.finish().assert_flawless();
+}
+
+#[test]
+fn a_bookie_and_then_the_broker_hang_and_go_on() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("hung"));
+    load.wait_more(SOME);
+    let start = now();
+    cluster.bookies[1].pause();
+    load.wait_more(SOME * 3);
+    println!("MEASURED bookie hangs: longest produce stall {}", milliseconds(load.latencies(start, now()).max));
+    cluster.bookies[1].resume();
+    load.wait_more(SOME);
+    // Longer than its session lives: what it believes when it wakes up is no longer true.
+    cluster.broker.pause();
+    hold(Duration::from_secs(5));
+    cluster.broker.resume();
+    load.wait_more(SOME);
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "hung");
+}
+
+#[test]
+fn metadata_hangs_and_dies_and_existing_partitions_go_on() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("metadata"));
+    load.wait_more(SOME);
+    cluster.metadata.pause();
+    load.wait_more(SOME);
+    cluster.metadata.resume();
+    load.wait_more(SOME);
+    cluster.metadata.kill();
+    load.wait_more(SOME);
+    cluster.metadata.restart();
+    load.wait_more(SOME);
+    load.finish().assert_flawless();
+}
+
+#[test]
+fn networks_to_one_bookie_are_cut_both_ways_and_one_way() {
+    let _turn = alone();
+    let cluster = Cluster::start(plan(3).with_proxies());
+    let load = Load::start(&cluster.bootstrap(), Shape::light("cut"));
+    load.wait_more(SOME);
+    let link = |at: usize| cluster.bookies[at].link.as_ref().expect("a proxy");
+    let faults: [(&str, &dyn Fn()); 4] = [
+        ("cut", &|| link(0).cut()),
+        ("requests vanish", &|| link(1).cut_one_way(Way::Forth)),
+        ("answers vanish", &|| link(2).cut_one_way(Way::Back)),
+        ("reset", &|| link(0).reset()),
+    ];
+    for (name, fault) in faults {
+        let start = now();
+        fault();
+        load.wait_more(SOME * 3);
+        println!("MEASURED bookie {name}: longest produce stall {}", milliseconds(load.latencies(start, now()).max));
+        (0..3).for_each(|at| link(at).heal());
+        load.wait_more(SOME);
+    }
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "cut");
+}
+
+#[test]
+fn networks_to_metadata_are_cut() {
+    let _turn = alone();
+    let cluster = Cluster::start(plan(3).with_proxies());
+    let load = Load::start(&cluster.bootstrap(), Shape::light("apart"));
+    load.wait_more(SOME);
+    for member in [&cluster.bookies[0], &cluster.broker] {
+        let link = member.metadata_link.as_ref().expect("a proxy");
+        link.cut();
+        hold(Duration::from_secs(4));
+        link.heal();
+        load.wait_more(SOME);
+        link.cut_one_way(Way::Back);
+        hold(Duration::from_secs(4));
+        link.heal();
+        load.wait_more(SOME);
+    }
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "apart");
+}
+
+#[test]
+fn exactly_three_bookies_one_dead_across_a_restart_of_the_broker() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("degraded"));
+    load.wait_more(SOME);
+    cluster.bookies[2].kill();
+    load.wait_more(SOME);
+    cluster.broker.kill();
+    cluster.broker.restart();
+    load.wait_more(SOME);
+    assert!(cluster.broker.terminate().success(), "a clean stop exits with 0");
+    cluster.broker.restart();
+    load.wait_more(SOME);
+    cluster.bookies[2].restart();
+    load.wait_more(SOME);
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "degraded");
+}
+
+#[test]
+fn a_bookie_is_taken_out_and_one_is_replaced() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(4));
+    let load = Load::start(&cluster.bootstrap(), Shape::light("moved"));
+    load.wait_more(SOME * 2);
+    let (done, text) = cluster.run(&["bookie", "decommission", "4"]);
+    assert!(done, "{text}");
+    println!("bookie decommission 4 said:\n{text}");
+    let (listed, text) = cluster.run(&["ledger", "list", "--bookie", "4", "--json"]);
+    assert!(listed && !text.contains("\"ledger\""), "a ledger still names bookie 4:\n{text}");
+    cluster.bookies[3].kill();
+    load.wait_more(SOME);
+    // A machine is gone for good; an empty one takes its place under the same number.
+    cluster.bookies[0].kill();
+    cluster.bookies[0].wipe();
+    let (ordered, text) = cluster.run(&["bookie", "replace", "1", "--no-wait"]);
+    assert!(ordered, "{text}");
+    cluster.bookies[0].restart();
+    load.wait_more(SOME);
+    load.finish().assert_flawless();
+    wait_whole(&cluster, "moved");
+    // The new one has taken over: the cluster stands without another bookie.
+    cluster.bookies[1].kill();
+    let (_, text) = cluster.run(&["bookie", "list"]);
+    wait_until("the cluster knows the dead bookie", || cluster.run(&["bookie", "list"]).0);
+    println!("{text}");
+}

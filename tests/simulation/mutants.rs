@@ -1,0 +1,89 @@
+//! Every mutant of `protocol::mutant` is found by the simulator within 200 seeds: some seed fails with the bug and passes
+//! without it.
+//!
+//! The seed that was first to find a mutant is tried first, so that the tests are quick. When the simulator changes, the
+//! others are searched. `docs/mutants.md` says where each bug was real; [`table`] prints its last columns.
+
+use crate::{report::Violation, run};
+use protocol::mutant::{Mutant, Mutants};
+use std::collections::BTreeMap;
+
+/// Seeds in which a mutant must be found: 1 to this.
+const SEEDS: u64 = 200;
+
+/// What a seed says about a mutant: the violation, unless the program fails without the bug, too.
+fn finds(seed: u64, mutant: Mutant) -> Option<Violation> {
+    let violation = run(seed, Mutants::only(mutant)).err()?;
+    run(seed, Mutants::NONE).is_ok().then_some(violation)
+}
+
+fn is_found(mutant: Mutant, known: u64) {
+    let mut seeds = std::iter::once(known).chain((1..=SEEDS).filter(|seed| *seed != known));
+    let Some((seed, violation)) = seeds.find_map(|seed| Some((seed, finds(seed, mutant)?))) else {
+        panic!("{mutant:?} lived through {SEEDS} seeds: the simulator has lost its teeth");
+    };
+    println!("{mutant:?} is found by seed {seed} (known: {known}): {violation}");
+}
+
+/// How often each mutant is found, and as what.
+#[test]
+#[ignore = "prints a table: cargo test --release --test simulation mutants::table -- --ignored --nocapture"]
+fn table() {
+    for mutant in Mutant::ALL {
+        let found = (1..=SEEDS).filter_map(|seed| Some((seed, finds(seed, *mutant)?.rule)));
+        let found: Vec<(u64, &str)> = found.collect();
+        let mut rules: BTreeMap<&str, u64> = BTreeMap::new();
+        found.iter().for_each(|(_, rule)| *rules.entry(rule).or_default() += 1);
+        let first = found.first().map_or(0, |(seed, _)| *seed);
+        println!("| {mutant:?} | {first} | {} of {SEEDS} | {rules:?} |", found.len());
+    }
+}
+
+macro_rules! mutants {
+    ($($test:ident: $mutant:ident, $seed:literal;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                is_found(Mutant::$mutant, $seed);
+            }
+        )*
+
+        #[test]
+        fn every_mutant_is_hunted() {
+            assert_eq!([$(Mutant::$mutant),*], Mutant::ALL);
+        }
+    };
+}
+
+mutants! {
+    confirm_out_of_order: ConfirmOutOfOrder, 0;
+    confirm_below_ack_quorum: ConfirmBelowAckQuorum, 0;
+    keep_acks_of_replaced: KeepAcksOfReplaced, 0;
+    count_acks_of_strangers: CountAcksOfStrangers, 0;
+    fragment_after_sent: FragmentAfterSent, 0;
+    count_acks_before_swap: CountAcksBeforeSwap, 0;
+    go_on_after_lost_swap: GoOnAfterLostSwap, 0;
+    take_unknown_swap_for_done: TakeUnknownSwapForDone, 0;
+    close_over_unconfirmed: CloseOverUnconfirmed, 0;
+    recover_below_fragment: RecoverBelowFragment, 0;
+    read_without_fence: ReadWithoutFence, 0;
+    read_from_changed_ensemble: ReadFromChangedEnsemble, 0;
+    one_denial_proves_absence: OneDenialProvesAbsence, 0;
+    silence_proves_absence: SilenceProvesAbsence, 0;
+    skip_rewrite: SkipRewrite, 0;
+    ack_before_sync: AckBeforeSync, 0;
+    answer_fence_before_sync: AnswerFenceBeforeSync, 0;
+    forget_fence_at_restart: ForgetFenceAtRestart, 0;
+    ignore_fence_of_unknown: IgnoreFenceOfUnknown, 0;
+    forget_tombstone_at_restart: ForgetTombstoneAtRestart, 0;
+    ignore_incarnation: IgnoreIncarnation, 0;
+    deny_in_limbo: DenyInLimbo, 0;
+    forget_lost_ledgers: ForgetLostLedgers, 0;
+    confirm_in_limbo: ConfirmInLimbo, 0;
+    go_on_after_failed_sync: GoOnAfterFailedSync, 0;
+    ignore_watermark: IgnoreWatermark, 0;
+    deny_damaged: DenyDamaged, 0;
+    leave_head_behind: LeaveHeadBehind, 0;
+    swap_unconditionally: SwapUnconditionally, 0;
+    join_before_copy: JoinBeforeCopy, 0;
+}
