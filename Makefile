@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(PATH):$(HOME)/.cargo/bin
 MAGNETAR := $(CARGO_TARGET_DIR)/release/magnetar
 
-.PHONY: help run cluster build test simulate check fmt bench prerequisites install
+.PHONY: help run cluster build test simulate check fmt bench soak prerequisites install
 
 help: ## this list
 	@echo "make targets:"
@@ -49,6 +49,10 @@ fmt: ## let rustfmt write
 install: build ## put the program into ~/.local/bin
 	@install -D $(MAGNETAR) $(HOME)/.local/bin/magnetar
 	@echo "installed $(HOME)/.local/bin/magnetar"
+
+soak: prerequisites ## 200 SIGKILL cycles and 50 power cuts of a cluster under load; KILLS= and CUTS= change that
+	@MAGNETAR_KILLS=$(or $(KILLS),200) MAGNETAR_CUTS=$(or $(CUTS),50) cargo test --release --locked --test powercut \
+	  -- --nocapture --test-threads=1
 
 bench: build ## measure a server of its own on this disk, beside the bare disk
 	@MAGNETAR=$(MAGNETAR) tests/bench.sh $(ARGS)

@@ -4,7 +4,11 @@ use clap::Parser;
 use magnetar::cli::Cli;
 use std::process::ExitCode;
 
+/// As a shell reports a program that was ended because nobody read its output.
+const NOBODY_READS: i32 = 141;
+
 fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     match Cli::parse().run() {
         Ok(code) => code,
         Err(problem) => {
@@ -12,4 +16,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever has seen enough (`magnetar topic list | head`) ends us without a word, as it does other programs.
+fn end_quietly_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(NOBODY_READS);
+        }
+        usual(panic);
+    }));
 }

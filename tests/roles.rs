@@ -219,11 +219,12 @@ fn what_is_open_goes_on_while_metadata_is_away() {
 fn a_second_process_on_a_directory_and_a_wrong_cluster_are_refused_with_words() {
     let _turn = alone();
     let mut small = Small::start();
+    // Both write to one log, and the twin says where it would listen before it is refused.
+    let taken = small.bookie.address("bookie");
     let mut twin = Small::bookie(small.dir.path(), &small.servers());
     assert!(!twin.wait_end().success());
     assert!(twin.text().contains("is in use by another Magnetar process"), "{}", twin.text());
 
-    let taken = small.bookie.address("bookie");
     let own = ["--id", "8", "--address", &taken, "--metadata", &small.servers()];
     let mut same_port = Process::role(small.dir.path(), "same-port", "bookie", &own);
     assert!(!same_port.wait_end().success());

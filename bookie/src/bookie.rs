@@ -20,7 +20,7 @@ use crate::{
     tail::Tail,
 };
 use background::{Background, advance};
-use opening::{Opened, claim_patiently, lock, open};
+use opening::{Opened, claim_patiently, floor, lock, open};
 use parking_lot::Mutex;
 use protocol::{
     ledger::metadata::BookieMember,
@@ -79,9 +79,10 @@ impl Bookie {
     pub async fn start(config: BookieConfig, deps: BookieDeps) -> Result<Self, StartError> {
         let locks = config.directories().iter().map(|dir| lock(dir)).collect::<Result<Vec<_>, _>>()?;
         let claim = claim_patiently(&config, &deps).await?;
+        let floor = floor(&config, &deps).await?;
         let opened = tokio::task::spawn_blocking({
             let config = config.clone();
-            move || open(&config, claim)
+            move || open(&config, claim, floor)
         });
         let opened = opened.await.map_err(|joined| StartError::StoreFailed {
             path: config.data_dir.join(STORE),
@@ -165,8 +166,8 @@ impl Bookie {
         opened: Opened,
         locks: Vec<File>,
     ) -> Result<Self, StartError> {
-        let Opened { member, cookie, store, watermark, limbo, synced, metrics } = opened;
-        let health = Arc::new(Health::new(limbo, Arc::clone(&metrics)));
+        let Opened { member, cookie, store, watermark, limbo, state, metrics } = opened;
+        let health = Arc::new(Health::new(limbo, state.floor, Arc::clone(&metrics)));
         let shared = Shared {
             store,
             ledgers: Arc::new(Mutex::new(LedgerMap::new(config.ledgers_in_memory))),
@@ -175,12 +176,12 @@ impl Bookie {
             health,
             metrics,
             clock: Arc::clone(&deps.clock),
-            synced: Arc::new(AtomicU64::new(synced)),
+            synced: Arc::new(AtomicU64::new(state.commit)),
             mutants: Mutants::NONE,
         };
         let committer =
             Committer::start(shared.clone(), config.queue_bytes, config.batch_bytes).map_err(StartError::Thread)?;
-        let readers = Readers::start(config.read_threads, config.read_queue).map_err(StartError::Thread)?;
+        let readers = Readers::start(config.read_threads, config.read_limits()).map_err(StartError::Thread)?;
         let (tasks, peers) = (deps.tasks.child(), OnceLock::new());
         let service = Service(Arc::new(Core { member, shared, committer, readers, tasks, peers }));
         let registered = watch::Sender::new(false);

@@ -1,6 +1,6 @@
 //! What an operator can say about a bookie. Owns names, units and defaults; never reads a file or the environment.
 
-use crate::store::rocks::RocksOptions;
+use crate::{readers::Limits, store::rocks::RocksOptions};
 use protocol::id::BookieId;
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
@@ -9,9 +9,12 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnEmptyDisk {
-    /// The old life is given up: the bookie takes a new incarnation, and repair copies what the old one held.
+    /// The old life is given up: the bookie takes a new incarnation, and repair copies what the old one held. Not if it
+    /// is the only bookie: then nobody has what it held.
     #[default]
     Heal,
+    /// The old life is given up, also if nobody else has what it held.
+    Discard,
     /// The bookie does not start, for the disk may only not be mounted.
     Refuse,
 }
@@ -40,6 +43,8 @@ pub struct BookieConfig {
     pub read_threads: usize,
     /// Reads that may wait for a thread; above it reads are refused.
     pub read_queue: usize,
+    /// Bytes that reads which wait or are at work may ask for together; above it reads are refused.
+    pub read_bytes: usize,
     /// Ledgers kept in memory; the others are loaded when they are used.
     pub ledgers_in_memory: usize,
     /// Free space that is kept for fences and recovery; below it the bookie is read-only. The smaller of 1 GiB and
@@ -51,7 +56,7 @@ pub struct BookieConfig {
     pub session_ms: u64,
     /// One write buffer; up to four exist under load.
     pub write_buffer_bytes: usize,
-    /// Entries of at least this size go to files that are never rewritten.
+    /// Entries of at least this size go to files that merging does not rewrite.
     pub blob_min_bytes: u64,
     /// The cache of blocks of the store's index.
     pub block_cache_bytes: usize,
@@ -82,6 +87,7 @@ impl Default for BookieConfig {
             tail_bytes: 16 << 20,
             read_threads: 4,
             read_queue: 4096,
+            read_bytes: 256 << 20,
             ledgers_in_memory: 100_000,
             disk_reserve: None,
             disk_check_ms: 1000,
@@ -105,6 +111,11 @@ impl BookieConfig {
         let mut all = vec![self.data_dir.clone()];
         all.extend(self.wal_dir.iter().filter(|dir| **dir != self.data_dir).cloned());
         all
+    }
+
+    /// What may wait for the threads that read.
+    pub(crate) const fn read_limits(&self) -> Limits {
+        Limits { jobs: self.read_queue, bytes: self.read_bytes }
     }
 
     /// How the store is set up.

@@ -13,9 +13,9 @@ use crate::{OnEmptyDisk, error::space_advice};
 use protocol::{
     id::{BookieId, Incarnation, Revision},
     ledger::metadata::BookieMember,
-    model::{BookieRecord, Cookie, ModelError, Sequence, decode, encode, key},
+    model::{BookieRecord, Cookie, ModelError, Sequence, decode, encode, key, prefix},
     service::metadata::{
-        Condition, Consistency, MetadataError, MetadataService, Operation, Outcome, Transaction, Versioned,
+        Condition, Consistency, MetadataError, MetadataService, Operation, Outcome, Scan, Transaction, Versioned,
     },
 };
 use std::{
@@ -46,6 +46,19 @@ pub enum CookieError {
         path.display()
     )]
     Empty {
+        /// The bookie.
+        bookie: BookieId,
+        /// The empty directory.
+        path: PathBuf,
+    },
+    /// The only bookie has lost everything.
+    #[error(
+        "{} is empty, and bookie {bookie} is the only one of the cluster: nobody else has what it held. Mount the disk \
+         that holds its entries. If they are lost for good, set bookie.on_empty_disk = discard for one start: the topics \
+         stay, their records are gone",
+        path.display()
+    )]
+    OnlyCopy {
         /// The bookie.
         bookie: BookieId,
         /// The empty directory.
@@ -224,8 +237,13 @@ pub(crate) async fn claim(metadata: &Arc<dyn MetadataService>, applicant: Applic
     let found = directories.iter().map(|dir| look(dir)).collect::<Result<Vec<_>, _>>()?;
     match registered(metadata, bookie).await? {
         Some((old, version)) if are_vacant(&old, cluster_id, directories, &found) => {
-            if on_empty_disk == OnEmptyDisk::Refuse {
-                return Err(CookieError::Empty { bookie, path: directories.first().cloned().unwrap_or_default() });
+            let path = directories.first().cloned().unwrap_or_default();
+            match on_empty_disk {
+                OnEmptyDisk::Refuse => return Err(CookieError::Empty { bookie, path }),
+                OnEmptyDisk::Heal if is_alone(metadata, bookie).await? => {
+                    return Err(CookieError::OnlyCopy { bookie, path });
+                }
+                OnEmptyDisk::Heal | OnEmptyDisk::Discard => {}
             }
             let claim = begin(metadata, &applicant, Some(version)).await?;
             tracing::warn!(
@@ -382,6 +400,13 @@ fn write(dir: &Path, name: &str, cookie: &Cookie) -> Result<(), CookieError> {
 
 fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Whether the cluster has no other bookie, live or not.
+async fn is_alone(metadata: &Arc<dyn MetadataService>, bookie: BookieId) -> Result<bool, CookieError> {
+    let scan = Scan { prefix: prefix::COOKIES.into(), after: None, limit: 2, consistency: Consistency::Linearizable };
+    let own = key::cookie(bookie);
+    Ok(metadata.scan(scan).await?.items.iter().all(|item| item.key == own))
 }
 
 async fn registered(

@@ -9,7 +9,7 @@ use crate::{
     committer::{Committer, Shared},
     confirmations::Confirmations,
     health::Health,
-    ledger::LedgerMap,
+    ledger::{Floor, LedgerMap},
     metrics::Metrics,
     readers::Readers,
     service::{Core, Service},
@@ -68,7 +68,7 @@ impl DetachedBookie {
             ledgers: Arc::new(Mutex::new(LedgerMap::new(config.ledgers_in_memory))),
             tail: Arc::new(Tail::new(config.tail_bytes)),
             confirmations: Arc::new(Confirmations::default()),
-            health: Arc::new(Health::new(false, Arc::clone(&metrics))),
+            health: Arc::new(Health::new(false, Floor::NONE, Arc::clone(&metrics))),
             metrics,
             clock,
             synced: Arc::new(AtomicU64::new(0)),
@@ -76,7 +76,7 @@ impl DetachedBookie {
         };
         let committer =
             Committer::start(shared.clone(), config.queue_bytes, config.batch_bytes).map_err(StartError::Thread)?;
-        let readers = Readers::start(config.read_threads, config.read_queue).map_err(StartError::Thread)?;
+        let readers = Readers::start(config.read_threads, config.read_limits()).map_err(StartError::Thread)?;
         let member = BookieMember { id: config.id, incarnation: Incarnation(0) };
         let (tasks, peers) = (Tasks::default(), OnceLock::new());
         let service = Service(Arc::new(Core { member, shared, committer, readers, tasks, peers }));

@@ -109,7 +109,7 @@ mod tests {
 
     fn guard(reserve: Option<u64>) -> Guard {
         let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::new(false, Arc::clone(&metrics)));
+        let health = Arc::new(Health::new(false, crate::ledger::Floor::NONE, Arc::clone(&metrics)));
         Guard {
             probe: Arc::new(|| Ok(Space { free: 50, total: 1000 })),
             owed: Box::new(|| 0),

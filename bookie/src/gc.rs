@@ -4,7 +4,7 @@
 //! Owns the order: delete durably, then take this bookie out of the record by compare-and-swap, then give space back. A
 //! crash in between repeats a step that does nothing the second time.
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use protocol::{
     id::{LedgerId, Revision},
     ledger::metadata::BookieMember,
@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Changes of records that are worked off together.
+const MAX_TOGETHER: usize = 1000;
 /// Compare-and-swaps of one record before it is left for later.
 const ATTEMPTS: usize = 10;
 
@@ -75,7 +77,14 @@ impl Collector {
         let mut watch: WatchStream =
             tokio::time::timeout(PATIENCE, self.metadata.watch(prefix::DEAD.into(), from)).await??;
         while let Some(event) = watch.next().await {
-            let put = event?.changes.into_iter().filter_map(|change| match change {
+            let mut changes = event?.changes;
+            // Ledgers that die together are given back together: one merge of the store instead of many.
+            while changes.len() < MAX_TOGETHER
+                && let Some(Some(event)) = watch.next().now_or_never()
+            {
+                changes.extend(event?.changes);
+            }
+            let put = changes.into_iter().filter_map(|change| match change {
                 Change::Put(item) => Some(item),
                 Change::Deleted(_) => None,
             });

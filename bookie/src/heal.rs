@@ -3,10 +3,11 @@
 //! Owns the order of the steps, each of which may be cut off by a crash:
 //!
 //! 1. Limbo stands in the store, and every ledger known here is fenced and in limbo ([`limbo`](crate::limbo), at start).
-//! 2. Ledgers that metadata says are held here and that were lost as a whole are fenced and put in limbo, too.
+//! 2. A ledger id is taken, which no ledger has that began before this. Ledgers that metadata says are held here and that were lost as a whole are fenced and put in limbo, too.
 //! 3. Each ledger in limbo: if it is closed, what is missing is fetched, listed again, and the ledger's limbo ends; a head
 //!    waits until its owner has closed it; a ledger that nobody names any more is done.
-//! 4. When none is left, limbo ends in the store, then the watermark is set to what is there, then adds are taken.
+//! 4. When none is left, limbo ends in the store, together with the [`Floor`]: what was forgotten and is not named by
+//!    metadata may be a tombstone, so no unknown ledger below the id of step 2 is taken for new. Then the watermark is set to what is there, then adds are taken.
 //!
 //! A start in between begins again at step 1: marks cost little, and entries that were fetched are here already. Until
 //! step 4 the bookie as a whole denies nothing and takes no adds, so serving meanwhile is safe. An entry that no other
@@ -17,6 +18,7 @@ use crate::{
     fetch::Fetcher,
     holdings,
     inventory::{self, Inventory, InventoryError, Listed},
+    ledger::Floor,
     pace::Pace,
     service::Service,
     store::StoreError,
@@ -32,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The pause before ledgers that could not be healed are looked at again.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Progress is logged once per so many ledgers.
+const LOG_EVERY: usize = 1000;
 /// Every so many pauses the log says what is waited for.
 const TELL_EVERY: u64 = 30;
 
@@ -111,6 +115,8 @@ impl Healer {
 
     /// Steps 2 to 4.
     async fn heal(&mut self, tries: &mut u64) -> Result<(), Problem> {
+        // Taken first: whatever began before this and is ours stands in the inventory, and is marked.
+        let floor = Floor(inventory::next_ledger(&self.metadata).await.map_err(InventoryError::from)?);
         let mut inventory = inventory::list(&self.metadata, self.member()).await?;
         self.suspect(&inventory).await?;
         let mut left = self.in_limbo().await?;
@@ -122,6 +128,9 @@ impl Healer {
                     Outcome::Healed => {
                         left.remove(&ledger);
                         self.service.0.shared.metrics.limbo_ledgers.set(left.len() as f64);
+                        if left.len().is_multiple_of(LOG_EVERY) {
+                            tracing::info!(left = left.len(), bookie = %self.member(), "healing");
+                        }
                     }
                     other => waits = Some((ledger, other)),
                 }
@@ -134,7 +143,7 @@ impl Healer {
             tokio::time::sleep(PAUSE).await;
             self.look_again(&left, &mut inventory).await?;
         }
-        self.end().await
+        self.end(floor).await
     }
 
     /// Step 2.
@@ -213,8 +222,8 @@ impl Healer {
     }
 
     /// Step 4. Cut off before the last line, the next start is in limbo once more and heals once more.
-    async fn end(&self) -> Result<(), Problem> {
-        self.mend(Mend::EndLimbo).await?;
+    async fn end(&self, floor: Floor) -> Result<(), Problem> {
+        self.mend(Mend::EndLimbo(floor)).await?;
         let (reset, store) = (Arc::clone(&self.reset_watermark), Arc::clone(&self.service.0.shared.store));
         tokio::task::spawn_blocking(move || {
             let commit = store.state()?.commit;

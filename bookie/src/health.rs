@@ -1,14 +1,20 @@
 //! What the bookie takes at the moment, and why not more. Owns the one answer to "may this be added" and "may absence be
 //! claimed". Keeps one invariant: a failed store stays failed until the process is started again (rule B13).
 
-use crate::metrics::Metrics;
+use crate::{ledger::Floor, metrics::Metrics};
 use parking_lot::Mutex;
-use protocol::{model::BookieState, service::bookie::BookieError};
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use protocol::{id::LedgerId, model::BookieState, service::bookie::BookieError};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
+
+/// The most damaged ledgers that are remembered.
+const MAX_DAMAGED: usize = 10_000;
 
 /// The state of a bookie. Shared by its threads and tasks.
 #[derive(Debug)]
@@ -16,6 +22,8 @@ pub(crate) struct Health {
     failed: OnceLock<String>,
     /// Set while acknowledged state is known to be lost and not healed.
     limbo: AtomicBool,
+    /// The [`Floor`]; it only rises.
+    floor: AtomicU64,
     /// Why it takes no new ledgers, while it is being taken out or was.
     leaving: Mutex<Option<String>>,
     /// Whether `leaving` says something.
@@ -24,19 +32,23 @@ pub(crate) struct Health {
     is_full: AtomicBool,
     full: Mutex<String>,
     state: watch::Sender<BookieState>,
+    /// Ledgers of which a stored entry was found damaged, until somebody looks after them.
+    damaged: watch::Sender<BTreeSet<LedgerId>>,
     metrics: Arc<Metrics>,
 }
 
 impl Health {
-    pub(crate) fn new(limbo: bool, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limbo: bool, floor: Floor, metrics: Arc<Metrics>) -> Self {
         let health = Self {
             failed: OnceLock::new(),
             limbo: AtomicBool::new(limbo),
+            floor: AtomicU64::new(floor.0.0),
             leaving: Mutex::default(),
             is_leaving: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             full: Mutex::default(),
             state: watch::Sender::new(BookieState::Writable),
+            damaged: watch::Sender::default(),
             metrics,
         };
         health.publish();
@@ -73,6 +85,12 @@ impl Health {
         }
     }
 
+    /// No unknown ledger below this one counts as new, nor below an earlier floor. Answers which floor holds now.
+    pub(crate) fn raise_floor(&self, floor: Floor) -> Floor {
+        let before = self.floor.fetch_max(floor.0.0, Ordering::AcqRel);
+        floor.max(Floor(LedgerId(before)))
+    }
+
     /// The bookie is being taken out or was, and what to say about it; or it is not any more.
     pub(crate) fn set_leaving(&self, reason: Option<String>) {
         let leaving = reason.is_some();
@@ -80,6 +98,27 @@ impl Health {
         if self.is_leaving.swap(leaving, Ordering::AcqRel) != leaving {
             self.publish();
         }
+    }
+
+    /// Something of this ledger was found damaged. Of very many such ledgers some are left to the next scrub.
+    pub(crate) fn note_damage(&self, ledger: LedgerId) {
+        self.metrics.corrupt.increment(1);
+        self.put_back_damaged(ledger);
+    }
+
+    /// This ledger is still damaged.
+    pub(crate) fn put_back_damaged(&self, ledger: LedgerId) {
+        self.damaged.send_if_modified(|damaged| damaged.len() < MAX_DAMAGED && damaged.insert(ledger));
+    }
+
+    /// Follows which ledgers are damaged.
+    pub(crate) fn damage(&self) -> watch::Receiver<BTreeSet<LedgerId>> {
+        self.damaged.subscribe()
+    }
+
+    /// The damaged ledgers, which are looked after now.
+    pub(crate) fn take_damaged(&self) -> BTreeSet<LedgerId> {
+        self.damaged.send_replace(BTreeSet::new())
     }
 
     /// What the bookie takes.
@@ -125,6 +164,14 @@ impl Health {
         Err(BookieError::ReadOnly { reason })
     }
 
+    /// Whether the writer of a ledger that is unknown here may begin it, or whether it may have been forgotten.
+    pub(crate) fn check_unknown(&self, ledger: LedgerId) -> Result<(), BookieError> {
+        if self.is_limbo() {
+            return Err(BookieError::ReadOnly { reason: "it lost acknowledged state and is in limbo".into() });
+        }
+        Floor(LedgerId(self.floor.load(Ordering::Acquire))).admit(ledger)
+    }
+
     /// Turns a negative answer into "unknown" unless it is known to be true (rules R9, B12, B13).
     pub(crate) fn honest(&self, negative: BookieError) -> BookieError {
         let reason = match (self.failure(), self.is_limbo()) {
@@ -159,10 +206,21 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::id::{EntryId, LedgerId};
+    use protocol::id::EntryId;
 
     fn health(limbo: bool) -> Health {
-        Health::new(limbo, Arc::new(Metrics::new()))
+        Health::new(limbo, Floor::NONE, Arc::new(Metrics::new()))
+    }
+
+    #[test]
+    fn the_floor_never_falls_and_limbo_knows_of_nothing_new() {
+        let health = health(true);
+        assert!(health.check_unknown(LedgerId(u64::MAX)).is_err());
+        assert_eq!(health.raise_floor(Floor(LedgerId(5))), Floor(LedgerId(5)));
+        assert_eq!(health.raise_floor(Floor(LedgerId(3))), Floor(LedgerId(5)));
+        health.leave_limbo();
+        assert!(matches!(health.check_unknown(LedgerId(4)), Err(BookieError::ReadOnly { .. })));
+        assert_eq!(health.check_unknown(LedgerId(5)), Ok(()));
     }
 
     #[test]

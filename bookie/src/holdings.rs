@@ -30,7 +30,7 @@ pub(crate) fn list(
     limit: usize,
 ) -> Result<EntryList, StoreError> {
     let mut found = EntryList { runs: Vec::new(), more: false };
-    let mut next = Some(first.0);
+    let (mut next, mut damages) = (Some(first.0), 0);
     while let Some(from) = next {
         let visited = store.visit(ledger, EntryId(from), &mut |EntryId(id)| {
             next = id.checked_add(1);
@@ -41,7 +41,9 @@ pub(crate) fn list(
             Err(problem @ StoreError::Damaged(_)) => {
                 // The store cannot pass over the damage, so the place is looked for one by one.
                 let at = next.map(|from| probe(store, ledger, from)).transpose()?.flatten();
-                let damaged = at.ok_or(problem)?;
+                // A damaged block answers so for every place it could hold, even those that were never written.
+                damages += 1;
+                let damaged = at.filter(|_| damages <= PROBES).ok_or(problem)?;
                 next = damaged.checked_add(1).filter(|_| note(&mut found, damaged, limit));
             }
             Err(problem) => return Err(problem),

@@ -6,8 +6,10 @@
 use protocol::{
     id::{EntryId, LedgerId},
     ledger::metadata::{BookieMember, LedgerMetadata, LedgerState},
-    model::{ClosedPage, KeyKind, ModelError, PartitionRecord, Record, decode, key, prefix},
-    service::metadata::{Consistency, MetadataError, MetadataService, Scan, Versioned},
+    model::{ClosedPage, KeyKind, ModelError, PartitionRecord, Record, Sequence, decode, key, prefix},
+    service::metadata::{
+        Consistency, MetadataError, MetadataService, Operation, Outcome, Scan, Transaction, Versioned,
+    },
     topic::PartitionId,
 };
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
@@ -77,6 +79,22 @@ pub(crate) async fn list(
     scan(metadata, prefix::CLOSED.into(), |item| take(item, member, &mut found)).await?;
     check_counts(metadata, member).await?;
     Ok(found)
+}
+
+/// A number of the sequence of ledger ids: every ledger that began before this call has a lower one.
+///
+/// # Errors
+/// Those of metadata.
+pub(crate) async fn next_ledger(metadata: &Arc<dyn MetadataService>) -> Result<LedgerId, MetadataError> {
+    let take = Operation::Sequence { name: Sequence::Ledger.name().into(), count: 1 };
+    let take = Transaction { operations: vec![take], ..Transaction::default() };
+    match in_time(metadata.transact(take)).await? {
+        Outcome::Committed { sequences, .. } => {
+            let issued = || MetadataError::Invalid("no number was issued".into());
+            sequences.first().copied().map(LedgerId).ok_or_else(issued)
+        }
+        Outcome::Conflict { .. } => Err(MetadataError::Invalid("a sequence has no conditions".into())),
+    }
 }
 
 /// Looks one ledger of a partition up again; none if it is gone or does not name `member` any more.

@@ -190,7 +190,7 @@ mod tests {
     async fn the_bookie_is_read_only_while_it_leaves_and_after() {
         let metadata = FakeMetadata::new();
         metadata.put(key::cookie(MEMBER.id), &cookie(4));
-        let health = Arc::new(Health::new(false, Arc::new(Metrics::new())));
+        let health = Arc::new(Health::new(false, crate::ledger::Floor::NONE, Arc::new(Metrics::new())));
         let leaving = Leaving { metadata: metadata.service(), member: MEMBER, health: Arc::clone(&health) };
         let (stopping, mut states) = (CancellationToken::new(), health.changes());
         let task = tokio::spawn(leaving.run(stopping.clone()));

@@ -2,10 +2,11 @@
 //!
 //! Owns the judgement at start and the marks on disk. A bookie in limbo serves what it has, fences everything it knows,
 //! and denies nothing: each of its "not here" is "unknown". It ends when peers have healed it, or when the operator says
-//! that the loss is accepted.
+//! that the loss is accepted. From then on it takes no unknown ledger for a new one that may be older than the loss: what
+//! it forgot may have been a tombstone or a fence ([`Floor`]).
 
 use crate::{
-    ledger::{KnownLedger, LedgerRecord},
+    ledger::{Floor, KnownLedger, LedgerRecord},
     store::{Batch, EntryStore, StoreError, StoreState, Write},
 };
 use protocol::{
@@ -56,9 +57,14 @@ pub(crate) fn enter(store: &dyn EntryStore) -> Result<(), StoreError> {
 }
 
 /// The operator has accepted the loss: absence counts again. Ledgers stay fenced, so whoever wrote them recovers them.
-pub(crate) fn leave(store: &dyn EntryStore) -> Result<(), StoreError> {
+///
+/// The floor rises as it does after healing, and here it does more: nobody has marked the ledgers that were lost as a
+/// whole, so each of them is unknown, and the floor alone keeps their writers out. It is a number that metadata gave for
+/// this start; a start that gets none is refused, and the loss stays to be accepted.
+pub(crate) fn leave(store: &dyn EntryStore, floor: Floor) -> Result<(), StoreError> {
     rewrite(store, |known| KnownLedger { fenced: true, limbo: false, ..known })?;
     let mut last = Batch::default();
+    last.push(Write::Floor(store.state()?.floor.max(floor)));
     last.push(Write::Limbo(false));
     store.commit(&last).map(drop)
 }
@@ -89,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_store_below_its_watermark_has_lost_something() {
-        let state = |commit, limbo| StoreState { commit, limbo };
+        let state = |commit, limbo| StoreState { commit, limbo, ..StoreState::default() };
         assert_eq!(judge(state(5, false), Some(5), Mutants::NONE), Verdict::Sound);
         assert_eq!(
             judge(state(6, false), Some(5), Mutants::NONE),
@@ -118,9 +124,11 @@ mod tests {
             assert_eq!(of(id), Some(LedgerRecord::Known(KnownLedger { fenced: true, limbo: true, ..known })));
         }
         assert_eq!(of(7), Some(LedgerRecord::Deleted));
-        leave(&store).expect("marked");
+        leave(&store, Floor(LedgerId(9))).expect("marked");
+        leave(&store, Floor(LedgerId(8))).expect("marked");
         store.crash();
-        assert!(!store.state().expect("state").limbo);
+        let state = store.state().expect("state");
+        assert_eq!((state.limbo, state.floor), (false, Floor(LedgerId(9))), "a floor never falls");
         assert_eq!(of(0), Some(LedgerRecord::Known(KnownLedger { fenced: true, ..known })), "the fence stays");
     }
 }

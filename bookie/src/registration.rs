@@ -103,6 +103,7 @@ impl Registration {
             None => *session.insert(self.patiently(self.metadata.open_session(self.ttl)).await?),
         };
         let state = *self.states.borrow_and_update();
+        let is_new_state = self.record.state != state;
         (self.record.state, self.record.disk) = (state, *self.usage.borrow());
         let told_at = self.clock.monotonic();
         let put = Transaction {
@@ -122,10 +123,8 @@ impl Registration {
             Outcome::Conflict { condition: 0, .. } => return Err(MetadataError::SessionExpired(id).into()),
             Outcome::Conflict { .. } => return Err(Problem::Outlived),
         }
-        if !self.registered.send_replace(true) {
+        if !self.registered.send_replace(true) || is_new_state {
             tracing::info!(bookie = %self.record.member, ?state, "registered");
-        } else {
-            tracing::debug!(bookie = %self.record.member, ?state, "registered again");
         }
         loop {
             tokio::select! {

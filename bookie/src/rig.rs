@@ -8,7 +8,7 @@ use crate::{
     health::Health,
     ledger::LedgerMap,
     metrics::Metrics,
-    readers::Readers,
+    readers::{Limits, Readers},
     service::{Core, Service},
     store::{EntryStore, conformance::entry},
     tail::Tail,
@@ -43,11 +43,19 @@ pub(crate) struct Setup {
     pub(crate) batch_bytes: usize,
     pub(crate) tail_bytes: usize,
     pub(crate) limbo: bool,
+    pub(crate) read_limits: Limits,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { member: MEMBER, queue_bytes: 64 << 20, batch_bytes: 4 << 20, tail_bytes: 1 << 20, limbo: false }
+        Self {
+            member: MEMBER,
+            queue_bytes: 64 << 20,
+            batch_bytes: 4 << 20,
+            tail_bytes: 1 << 20,
+            limbo: false,
+            read_limits: Limits { jobs: 1000, bytes: 1 << 30 },
+        }
     }
 }
 
@@ -62,20 +70,20 @@ impl Rig {
 
     pub(crate) fn with(store: Arc<dyn EntryStore>, setup: Setup) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let synced = store.state().expect("a readable store").commit;
+        let state = store.state().expect("a readable store");
         let shared = Shared {
             store,
             ledgers: Arc::new(Mutex::new(LedgerMap::new(100))),
             tail: Arc::new(Tail::new(setup.tail_bytes)),
             confirmations: Arc::new(Confirmations::default()),
-            health: Arc::new(Health::new(setup.limbo, Arc::clone(&metrics))),
+            health: Arc::new(Health::new(setup.limbo, state.floor, Arc::clone(&metrics))),
             metrics,
             clock: Arc::new(SystemClock::default()),
-            synced: Arc::new(AtomicU64::new(synced)),
+            synced: Arc::new(AtomicU64::new(state.commit)),
             mutants: Mutants::NONE,
         };
         let committer = Committer::start(shared.clone(), setup.queue_bytes, setup.batch_bytes).expect("a thread");
-        let readers = Readers::start(2, 1000).expect("threads");
+        let readers = Readers::start(2, setup.read_limits).expect("threads");
         let (tasks, peers) = (Tasks::default(), OnceLock::new());
         Self(Service(Arc::new(Core { member: setup.member, shared, committer, readers, tasks, peers })))
     }

@@ -3,7 +3,7 @@
 //! Owns the pass over all ledgers, in the order of their ids, and its pace. Verifies checksums, and completeness against
 //! metadata: of a closed ledger that names this bookie, every entry of our fragments must be here. What is damaged or
 //! missing is fetched from other members at once; what nobody gives is tried again later, and if it is missing, it is
-//! noted in metadata as a hole. Reads one piece at a time on a thread of its own, past the block cache, so that a scrub
+//! noted in metadata as a hole. A ledger of which a reader finds an entry damaged does not wait for its turn. Reads one piece at a time on a thread of its own, past the block cache, so that a scrub
 //! takes no more from others than its pace. Never judges a head's completeness: its writer may not have got to it yet.
 
 mod holes;
@@ -12,7 +12,7 @@ mod record;
 use crate::{
     fetch::Fetcher,
     holdings,
-    inventory::{self, InventoryError, Listed},
+    inventory::{self, Inventory, InventoryError, Listed},
     ledger::LedgerRecord,
     pace::Pace,
     service::Service,
@@ -33,12 +33,7 @@ use protocol::{
     },
 };
 use record::{Due, Progress, due};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -89,7 +84,7 @@ pub(crate) struct Scrubber {
     pace: Pace,
     fetcher: Fetcher,
     /// Damaged or missing, and nobody had it.
-    unhealed: BTreeMap<LedgerId, Listed>,
+    unhealed: Inventory,
     saved_at: Duration,
 }
 
@@ -97,7 +92,7 @@ impl Scrubber {
     pub(crate) fn new(service: Service, metadata: Arc<dyn MetadataService>, clock: Arc<dyn Clock>, plan: Plan) -> Self {
         let pace = || Pace::new(plan.bytes_per_second, Arc::clone(&clock));
         let (fetcher, pace) = (Fetcher::new(service.clone(), pace()), pace());
-        Self { service, metadata, clock, plan, pace, fetcher, unhealed: BTreeMap::new(), saved_at: Duration::ZERO }
+        Self { service, metadata, clock, plan, pace, fetcher, unhealed: Inventory::new(), saved_at: Duration::ZERO }
     }
 
     fn member(&self) -> BookieMember {
@@ -138,10 +133,27 @@ impl Scrubber {
             Due::In(left) => left,
             Due::Never => RETRY_EVERY,
         };
+        let mut damage = health.damage();
         tokio::select! {
             changed = record.changed() => drop(changed),
+            // The sender lives as long as the bookie.
+            () = async { drop(damage.wait_for(|damaged| !damaged.is_empty()).await) } => self.look_after().await?,
             () = tokio::time::sleep(wait.min(RETRY_EVERY)) => self.retry().await?,
         }
+        Ok(())
+    }
+
+    /// Heals the ledgers of which a reader found something damaged, at most so often.
+    async fn look_after(&mut self) -> Result<(), Problem> {
+        let mut damaged = self.service.0.shared.health.take_damaged();
+        // These are tried again in their own time.
+        damaged.retain(|id| !self.unhealed.contains_key(id));
+        if !damaged.is_empty() {
+            let mut inventory = inventory::list(&self.metadata, self.member()).await?;
+            inventory.retain(|id, _| damaged.contains(id));
+            self.again(inventory, true).await?;
+        }
+        tokio::time::sleep(PAUSE).await;
         Ok(())
     }
 
@@ -170,6 +182,9 @@ impl Scrubber {
             if progress.record.after.is_some_and(|after| id <= after) {
                 continue;
             }
+            for noted in self.noted(&inventory) {
+                self.ledger(noted, inventory.get(&noted), &mut progress).await?;
+            }
             self.ledger(id, inventory.get(&id), &mut progress).await?;
             progress.record.ledgers += 1;
             progress.record.after = Some(id);
@@ -182,6 +197,15 @@ impl Scrubber {
         let ScrubRecord { entries, bytes, damaged, healed, .. } = progress.record;
         tracing::info!(bookie = %self.member(), entries, bytes, damaged, healed, "scrubbed");
         Ok(())
+    }
+
+    /// Ledgers of this listing of which a reader found something damaged meanwhile. The others wait.
+    fn noted(&self, inventory: &Inventory) -> BTreeSet<LedgerId> {
+        let health = &self.service.0.shared.health;
+        let (ours, others): (BTreeSet<_>, BTreeSet<_>) =
+            health.take_damaged().into_iter().partition(|id| inventory.contains_key(id));
+        others.into_iter().for_each(|id| health.put_back_damaged(id));
+        ours.into_iter().filter(|id| !self.unhealed.contains_key(id)).collect()
     }
 
     /// The ledgers that are known here and not deleted.
@@ -322,19 +346,25 @@ impl Scrubber {
         if self.unhealed.is_empty() {
             return Ok(());
         }
+        self.again(self.unhealed.clone(), false).await
+    }
+
+    /// Reads these ledgers beside a scrub and heals them. What is healed goes into the record, and what is damaged if it
+    /// was not counted before.
+    async fn again(&mut self, ledgers: Inventory, is_new: bool) -> Result<(), Problem> {
         let mut progress = Progress::load(&self.metadata, self.member().id).await?;
         let before = progress.record.clone();
-        for (id, listed) in self.unhealed.clone() {
+        for (id, listed) in ledgers {
             let now = inventory::look(&self.metadata, self.member(), listed.partition, id).await?;
-            self.unhealed.remove(&id);
+            let was = self.unhealed.remove(&id);
             if let Err(problem) = self.ledger(id, now.as_ref(), &mut progress).await {
-                self.unhealed.insert(id, listed);
+                self.unhealed.extend(was.map(|was| (id, was)));
                 return Err(problem);
             }
         }
-        // It was counted as damaged before, and read before.
-        let healed = progress.record.healed;
-        progress.record = ScrubRecord { healed, ..before };
+        let ScrubRecord { requested_at, healed, damaged, .. } = progress.record;
+        let damaged = if is_new { damaged } else { before.damaged };
+        progress.record = ScrubRecord { requested_at, healed, damaged, ..before };
         Ok(progress.save().await?)
     }
 

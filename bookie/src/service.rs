@@ -126,12 +126,15 @@ impl BookieService for Service {
         // What is not listed is thereby called absent, so the listing comes after every add called before.
         let then = move |looked: Result<Ledger, BookieError>| match looked {
             Err(problem) => reply.send(Err(problem)),
-            Ok(seen) => this.clone().0.readers.run(Box::new(move |turn| {
-                reply.send(match turn {
-                    Turn::Read => this.0.list(&list, &seen),
-                    Turn::Refused => Err(refused()),
-                });
-            })),
+            Ok(seen) => this.clone().0.readers.run(
+                list.limit.min(MAX_RUNS) as usize * size_of::<std::ops::RangeInclusive<u64>>(),
+                Box::new(move |turn| {
+                    reply.send(match turn {
+                        Turn::Read => this.0.list(&list, &seen),
+                        Turn::Refused => Err(refused()),
+                    });
+                }),
+            ),
         };
         self.0.committer.call(Command::Look { ledger, then: Box::new(then) });
         answer
@@ -199,8 +202,8 @@ impl BookieService for Service {
 impl Service {
     /// Reads on a reader's thread. Unless `settled`, an answer of absence waits for what was called before the read.
     fn read_stored(&self, read: ReadEntries, settled: bool, reply: Reply<EntryRun, BookieError>) {
-        let this = self.clone();
-        self.0.readers.run(Box::new(move |turn| {
+        let (this, bytes) = (self.clone(), limits(&read).bytes);
+        let job = Box::new(move |turn: Turn| {
             let result = match turn {
                 Turn::Read => this.0.read(&read),
                 Turn::Refused => Err(refused()),
@@ -221,7 +224,8 @@ impl Service {
                     reply.send(result);
                 }
             }
-        }));
+        });
+        self.0.readers.run(bytes, job);
     }
 
     async fn copy(&self, copy: CopyEntries) -> Result<u64, BookieError> {
@@ -320,13 +324,19 @@ impl Core {
     /// A run from the store. Blocks.
     fn read(&self, read: &ReadEntries) -> Result<EntryRun, BookieError> {
         let from = self.shared.clock.monotonic();
-        let stored = self.shared.store.range(read.ledger, read.first, limits(read)).map_err(unreadable)?;
+        let stored = self.shared.store.range(read.ledger, read.first, limits(read)).map_err(|problem| {
+            if matches!(problem, StoreError::Damaged(_)) {
+                self.shared.health.note_damage(read.ledger);
+                tracing::error!(ledger = %read.ledger, entry = %read.first, %problem, "a stored entry is damaged");
+            }
+            unreadable(problem)
+        })?;
         let mut entries = Vec::with_capacity(stored.len());
         for (id, bytes) in (read.first.0..).map(EntryId).zip(stored) {
             match SealedEntry::open(bytes, read.ledger, id) {
                 Ok(entry) => entries.push(entry),
                 Err(problem) => {
-                    self.shared.metrics.corrupt.increment(1);
+                    self.shared.health.note_damage(read.ledger);
                     tracing::error!(ledger = %read.ledger, entry = %id, %problem, "a stored entry is damaged");
                     // R9: damage is no absence.
                     if entries.is_empty() && self.shared.mutants.has(Mutant::DenyDamaged) {

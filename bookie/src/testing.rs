@@ -9,7 +9,7 @@ use crate::{
     confirmations::Confirmations,
     health::Health,
     holdings,
-    ledger::{LedgerMap, LedgerRecord},
+    ledger::{Floor, LedgerMap, LedgerRecord},
     limbo::{self, Verdict},
     metrics::Metrics,
     readers::Readers,
@@ -105,17 +105,17 @@ impl InlineBookie {
         if limbo {
             limbo::enter(store.as_ref())?;
         }
-        let synced = store.state()?.commit;
+        let state = store.state()?;
         let metrics = Arc::new(Metrics::new());
         let shared = Shared {
             store,
             ledgers: Arc::new(Mutex::new(LedgerMap::new(LEDGERS))),
             tail: Arc::new(Tail::new(TAIL_BYTES)),
             confirmations: Arc::new(Confirmations::default()),
-            health: Arc::new(Health::new(limbo, Arc::clone(&metrics))),
+            health: Arc::new(Health::new(limbo, state.floor, Arc::clone(&metrics))),
             metrics: Arc::clone(&metrics),
             clock,
-            synced: Arc::new(AtomicU64::new(synced)),
+            synced: Arc::new(AtomicU64::new(state.commit)),
             mutants,
         };
         let committer = Committer::inline(metrics, QUEUE_BYTES);
@@ -183,9 +183,10 @@ impl InlineBookie {
         self.mend(Mend::Heal(ledger))
     }
 
-    /// Healing, step 4: no ledger is left that lost anything.
-    pub fn end_limbo(&self) -> Answer<(), BookieError> {
-        self.mend(Mend::EndLimbo)
+    /// Healing, step 4: no ledger is left that lost anything. `floor` is a number of the sequence of ledger ids, taken
+    /// before metadata was asked what is held here.
+    pub fn end_limbo(&self, floor: LedgerId) -> Answer<(), BookieError> {
+        self.mend(Mend::EndLimbo(Floor(floor)))
     }
 
     /// Healing, the end of step 4: the watermark is set to what is there, and adds are taken.
@@ -208,12 +209,20 @@ impl InlineBookie {
         Ok(limbo.map(|(id, _)| id).collect())
     }
 
-    /// The entries of a ledger that the store lists.
+    /// The entries of a ledger that the store lists, durably: after a failed sync nothing is known to be (B13).
     ///
     /// # Errors
     /// What the store says.
     pub fn held(&self, ledger: LedgerId) -> Result<EntryList, StoreError> {
-        holdings::list(self.disk.store.as_ref(), ledger, EntryId(0), usize::MAX)
+        // What a failed sync has left is listed, and is not durable.
+        if let Some(failure) = self.service.0.shared.health.failure() {
+            return Err(StoreError::Failed(failure.into()));
+        }
+        let listed = holdings::list(self.disk.store.as_ref(), ledger, EntryId(0), usize::MAX)?;
+        match self.service.0.shared.health.failure() {
+            Some(reason) => Err(StoreError::Failed(reason.into())),
+            None => Ok(listed),
+        }
     }
 
     /// The entries of a run that the store holds and cannot serve.

@@ -31,10 +31,6 @@ pub enum Mutant {
     CloseOverUnconfirmed,
     /// Recovery starts to read where the bookies remember, even before the last fragment (R5).
     RecoverBelowFragment,
-    /// The reads of recovery do not fence (R6).
-    ReadWithoutFence,
-    /// Recovery reads from the ensemble that it has changed itself (R7).
-    ReadFromChangedEnsemble,
     /// One "no such entry" proves that an entry was never confirmed (R8).
     OneDenialProvesAbsence,
     /// A bookie that cannot be reached or cannot tell counts as one that denies (R8, R9).
@@ -86,8 +82,6 @@ impl Mutant {
         Self::TakeUnknownSwapForDone,
         Self::CloseOverUnconfirmed,
         Self::RecoverBelowFragment,
-        Self::ReadWithoutFence,
-        Self::ReadFromChangedEnsemble,
         Self::OneDenialProvesAbsence,
         Self::SilenceProvesAbsence,
         Self::SkipRewrite,

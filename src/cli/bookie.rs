@@ -269,6 +269,9 @@ fn past_lives(ledgers: &[Owned], now: BookieMember) -> Vec<(BookieMember, u64)> 
 
 /// Says which bookies there are.
 pub(super) fn unknown_bookie(snapshot: &ClusterSnapshot, id: BookieId) -> String {
+    if snapshot.bookies.contains_key(&id) && !snapshot.cookies.contains_key(&id) {
+        return format!("bookie {id} has been taken out; it still runs, but nothing stands on it: switch it off");
+    }
     let ids: Vec<String> = snapshot.cookies.keys().map(ToString::to_string).collect();
     if ids.is_empty() {
         return format!("there is no bookie {id}, and no other one");

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs a cluster in processes of their own.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir /tmp/cluster --bookies 5\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it."
+    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir ~/cluster --bookies 5\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it."
 )]
 pub struct Cluster {
     /// Where data and logs are kept [default: ~/.local/share/magnetar-cluster]

@@ -55,7 +55,7 @@ impl Scrub {
                 bail!("bookie {id} is down; it can only be scrubbed when it runs")
             }
             Some(id) => vec![BookieId(id)],
-            None => snapshot.bookies.keys().copied().collect(),
+            None => snapshot.bookies.keys().filter(|id| snapshot.cookies.contains_key(id)).copied().collect(),
         };
         if ids.is_empty() {
             bail!("no bookie lives; start one with: magnetar bookie start --id 1");

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{node::Addresses, role::RoleSet};
 use clap::Args;
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 
 /// Runs a server in one process.
 #[derive(Debug, Args)]
@@ -53,13 +53,13 @@ impl Says for Welcome {
         let kafka = addresses.kafka.as_ref().map(ToString::to_string).unwrap_or_default();
         let metadata = addresses.metadata.as_ref().map(ToString::to_string);
         let banner = Banner { kafka, metadata, admin: addresses.admin, data: data.into(), took, program };
-        println!("\n{banner}");
+        // Whoever started us may have stopped reading; that is no reason to stop serving.
+        let _ = writeln!(std::io::stdout(), "\n{banner}");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{
         cli::{Cli, Command},
         config::{Config, layers::Layers},

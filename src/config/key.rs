@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
     key("bookie.wal_dir", Kind::Path, "", "Where the journal is kept if it has a disk of its own; beside the entries if empty."),
     key("bookie.reserve", Kind::Size, "", "Below this much free space the bookie takes no new entries; reads go on. The smaller of 1GiB and 5 % of the disk if empty."),
     key("bookie.accept_lost_entries", Kind::Words(&["true", "false"]), "false", "Set to true for one start after acknowledged entries were lost, to serve what is left."),
-    key("bookie.on_empty_disk", Kind::Words(&["heal", "refuse"]), "heal", "What a bookie does whose directories are all empty although the cluster knows it. heal: begin a new life, and let repair copy what the old one held. refuse: do not start, because the disk may only not be mounted."),
+    key("bookie.on_empty_disk", Kind::Words(&["heal", "refuse", "discard"]), "heal", "What a bookie does whose directories are all empty although the cluster knows it. heal: begin a new life, and let repair copy what the old one held; the only bookie of a cluster does not start instead. refuse: do not start, because the disk may only not be mounted. discard: begin a new life even if nobody else has what is lost."),
     key("bookie.scrub_interval", Kind::Duration, "7d", "How often the bookie reads all its entries again to find damage; 0s is never."),
     key("bookie.scrub_bandwidth", Kind::Size, "8MiB", "How many bytes a second that may read."),
     key("repair.grace", Kind::Duration, "10s", "How long a bookie may be away before what it held is copied to others."),

@@ -12,6 +12,7 @@ pub mod layers;
 #[cfg(test)]
 mod tests;
 
+use ::bookie::OnEmptyDisk;
 use address::{Address, ListenerError};
 use layers::{Layers, Source};
 use protocol::{
@@ -173,8 +174,8 @@ pub struct BookieSection {
     pub reserve: Option<u64>,
     /// The operator accepts that acknowledged entries were lost.
     pub accept_lost_entries: bool,
-    /// With all directories empty it begins a new life; otherwise it does not start.
-    pub heals_empty_disk: bool,
+    /// What it does when all of its directories are empty although the cluster knows it.
+    pub on_empty_disk: OnEmptyDisk,
     /// How often all entries are read again; zero is never.
     pub scrub_interval: Duration,
     /// Bytes a second that may read.
@@ -238,7 +239,11 @@ impl Config {
                 wal_dir: layers.path("bookie.wal_dir")?,
                 reserve: layers.given("bookie.reserve").map(|_| layers.size("bookie.reserve")).transpose()?,
                 accept_lost_entries: layers.value("bookie.accept_lost_entries") == "true",
-                heals_empty_disk: layers.value("bookie.on_empty_disk") == "heal",
+                on_empty_disk: match layers.value("bookie.on_empty_disk") {
+                    "refuse" => OnEmptyDisk::Refuse,
+                    "discard" => OnEmptyDisk::Discard,
+                    _ => OnEmptyDisk::Heal,
+                },
                 scrub_interval: layers.duration("bookie.scrub_interval")?,
                 scrub_bandwidth: layers.size("bookie.scrub_bandwidth")?,
             },

@@ -4,6 +4,7 @@ use super::{
     Config, ConfigError, annotated, key,
     layers::{Layers, Source},
 };
+use ::bookie::OnEmptyDisk;
 use protocol::id::NodeId;
 use std::path::Path;
 
@@ -61,8 +62,9 @@ fn repair_and_scrubbing_have_units() {
     let usual = config("");
     assert_eq!((usual.repair.grace.as_secs(), usual.repair.bandwidth), (10, 64 << 20));
     assert_eq!((usual.repair.audit_interval.as_secs(), usual.bookie.scrub_interval.as_secs()), (600, 604_800));
-    assert!(usual.bookie.heals_empty_disk && usual.bookie.scrub_bandwidth == 8 << 20);
-    assert!(!config("[bookie]\non_empty_disk = \"refuse\"").bookie.heals_empty_disk);
+    assert_eq!((usual.bookie.on_empty_disk, usual.bookie.scrub_bandwidth), (OnEmptyDisk::Heal, 8 << 20));
+    let of = |word: &str| config(&format!("[bookie]\non_empty_disk = \"{word}\"")).bookie.on_empty_disk;
+    assert_eq!([of("refuse"), of("discard")], [OnEmptyDisk::Refuse, OnEmptyDisk::Discard]);
 }
 
 #[test]

@@ -68,9 +68,8 @@ impl Listeners {
             false => None,
         };
         let admin = bind(&config.admin, "metrics and health", ADMIN).await?;
-        let internal = Internal { roles };
-        let metadata = internal.bind(Role::Metadata, &config.metadata.listener, "--address (metadata.address)").await?;
-        let bookie = internal.bind(Role::Bookie, &config.bookie.listener, "--address (bookie.address)").await?;
+        let metadata = bind_internal(roles, Role::Metadata, &config.metadata.listener).await?;
+        let bookie = bind_internal(roles, Role::Bookie, &config.bookie.listener).await?;
         let told = |listener: &Option<TcpListener>, configured: &Address, advertised: Option<&Address>| {
             let Some(listener) = listener else { return Ok(None) };
             let bound = local_address(listener)?.port();
@@ -90,34 +89,24 @@ impl Listeners {
     }
 }
 
-/// Binding of the ports that only other processes of the cluster use.
-struct Internal {
-    roles: RoleSet,
-}
-
-impl Internal {
-    async fn bind(
-        &self,
-        role: Role,
-        wanted: &Listening,
-        setting: &'static str,
-    ) -> Result<Option<TcpListener>, NodeError> {
-        if !self.roles.contains(role) {
-            return Ok(None);
+/// Binds a port that only other processes of the cluster use, if the role is ours.
+async fn bind_internal(roles: RoleSet, role: Role, wanted: &Listening) -> Result<Option<TcpListener>, NodeError> {
+    if !roles.contains(role) {
+        return Ok(None);
+    }
+    let setting = match (role, roles.is_standalone()) {
+        (Role::Metadata, true) => "--set metadata.address",
+        (Role::Metadata, false) => "--address (metadata.address)",
+        (_, true) => "--set bookie.address",
+        (_, false) => "--address (bookie.address)",
+    };
+    match bind(&wanted.address, "other processes of the cluster", setting).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(problem) if roles.is_standalone() && !wanted.is_explicit => {
+            tracing::warn!("no other process can join this server's {role}: {problem}");
+            Ok(None)
         }
-        match bind(&wanted.address, "other processes of the cluster", setting).await {
-            Ok(listener) => Ok(Some(listener)),
-            Err(problem) if self.roles.is_standalone() && !wanted.is_explicit => {
-                let key = setting.trim_start_matches("--address ").trim_matches(['(', ')']);
-                tracing::warn!(
-                    address = %wanted.address,
-                    "no other process can reach the {role} of this server, because another program uses the port; \
-                     to add bookies, set {key} ({problem})"
-                );
-                Ok(None)
-            }
-            Err(problem) => Err(problem),
-        }
+        Err(problem) => Err(problem),
     }
 }
 

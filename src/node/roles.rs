@@ -9,7 +9,7 @@ use crate::{
     readiness::Readiness,
     role::{Role, RoleSet},
 };
-use bookie::{Bookie, BookieConfig, BookieDeps, OnEmptyDisk};
+use bookie::{Bookie, BookieConfig, BookieDeps};
 use broker::{Broker, BrokerConfig, BrokerDeps, Copies};
 use gateway::{
     Endpoint, Gateway, GatewayConfig, GatewayDeps,
@@ -89,7 +89,7 @@ impl Start<'_> {
             rack: self.rack(),
             disk_reserve: section.reserve,
             accept_lost_entries: section.accept_lost_entries,
-            on_empty_disk: if section.heals_empty_disk { OnEmptyDisk::Heal } else { OnEmptyDisk::Refuse },
+            on_empty_disk: section.on_empty_disk,
             scrub_interval_ms: millis(section.scrub_interval),
             scrub_bytes_per_second: section.scrub_bandwidth,
             repair_bandwidth: repair.bandwidth,

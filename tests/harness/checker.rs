@@ -78,6 +78,18 @@ fn lost_and_unseen_records_are_told_apart() {
 }
 
 #[test]
+fn what_was_acknowledged_without_a_place_must_be_somewhere() {
+    expect(|h| h.acked_somewhere.push((value(0, 2), 0)), &[]);
+    expect(
+        |h| {
+            h.sent.insert(value(0, 90), 0);
+            h.acked_somewhere.push((value(0, 90), 0));
+        },
+        &[Anomaly::Missing(value(0, 90), 0)],
+    );
+}
+
+#[test]
 fn duplicates_and_disorder_are_found() {
     let put = |h: &mut History, what: Seen| {
         h.readers.iter_mut().filter(|r| r.is_final).for_each(|r| r.seen.insert(6, what.clone()));

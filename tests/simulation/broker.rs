@@ -232,7 +232,7 @@ impl Serving {
             .map_err(|problem| LogError::Metadata(MetadataError::Unavailable { reason: problem.to_string() }))?;
         let ensemble = ledger.last_fragment().expect("a fragment").ensemble.clone();
         world.oracle.borrow_mut().propose(id, &ensemble);
-        let base_offset = self.log.load(world).await?.record.closed_end;
+        let base_offset = self.log.load(world).await?.record().closed_end;
         let head = HeadLedger { ledger, base_offset, epoch: self.log.epoch };
         for _ in 0..3 {
             match self.log.install_head(world, &head).await {
@@ -304,23 +304,29 @@ fn closed(head: &HeadLedger, ledger: LedgerMetadata, closed_at: Timestamp) -> Op
 pub(crate) async fn control(world: &Rc<World>) {
     loop {
         world.rest(Duration::from_secs(1)).await;
-        let Some(record) = crate::chain::with(world, |chain| chain.record.clone()) else { continue };
-        let now = world.engine.now();
-        let live: Vec<Owner> = {
-            let brokers = world.brokers.borrow();
-            let is_live = |node: &&BrokerNode| now < node.seen + Duration::from_secs(9).max(world.silence());
-            brokers.values().filter(is_live).filter_map(|node| node.owner).collect()
-        };
-        let is_served = record.owner.is_some_and(|owner| live.contains(&owner));
+        let owner = crate::chain::with(world, |chain| chain.record.as_ref().and_then(|record| record.owner));
+        let is_served = owner.is_some_and(|owner| live(world).contains(&owner));
         let moves = world.plan.rates.move_partition.is_some_and(|every| world.strikes(1.0 / every.as_secs_f64()));
-        if is_served && !moves {
-            continue;
+        if !is_served || moves {
+            give_away(world).await;
         }
-        let others: Vec<Owner> = live.into_iter().filter(|owner| Some(*owner) != record.owner).collect();
-        if let Some(owner) = world.pick(&others) {
-            world.count("owners changed");
-            drop(crate::log::assign(world, Some(owner)).await);
-        }
+    }
+}
+
+/// The brokers that the cluster takes for alive.
+fn live(world: &World) -> Vec<Owner> {
+    let (now, brokers) = (world.engine.now(), world.brokers.borrow());
+    let is_live = |node: &&BrokerNode| now < node.seen + Duration::from_secs(9).max(world.silence());
+    brokers.values().filter(is_live).filter_map(|node| node.owner).collect()
+}
+
+/// Gives the partition to another broker, if there is one.
+pub(crate) async fn give_away(world: &Rc<World>) {
+    let Some(record) = crate::chain::with(world, |chain| chain.record.clone()) else { return };
+    let others: Vec<Owner> = live(world).into_iter().filter(|owner| Some(*owner) != record.owner).collect();
+    if let Some(owner) = world.pick(&others) {
+        world.count("owners changed");
+        drop(crate::log::assign(world, Some(owner)).await);
     }
 }
 

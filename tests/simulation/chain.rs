@@ -110,7 +110,8 @@ fn check_head(world: &Rc<World>, before: &Chain, now: &Chain) {
     }
     match before.head() {
         Some(was) if was.ledger.id == head.ledger.id => {
-            if was.ledger.state == LedgerState::InRecovery && head.ledger.state == LedgerState::Open {
+            let (was, is) = (was.ledger.state, head.ledger.state);
+            if (was, is) == (LedgerState::InRecovery, LedgerState::Open) {
                 world.violate("a ledger goes only forward", format!("{} is OPEN again", head.ledger.id));
             }
         }

@@ -13,7 +13,7 @@ use crate::{
 use protocol::{
     id::{BookieId, EntryId, LedgerId},
     ledger::{metadata::BookieMember, quorum::Quorum},
-    model::{BookieState, Decommission, encode, key},
+    model::{BookieRecord, BookieState, Decommission, encode, key},
     service::metadata::Operation,
 };
 use std::{future::Future, rc::Rc, time::Duration};
@@ -38,6 +38,7 @@ pub(crate) fn begin(world: &Rc<World>) {
     often(world, rates.stall_metadata, stall_metadata);
     often(world, rates.trim_log, trim_log);
     often(world, rates.replace_bookie, replace_bookie);
+    often(world, rates.jam_network, jam_network);
 }
 
 fn later(world: &Rc<World>, after: Duration, then: impl FnOnce(&Rc<World>) + 'static) {
@@ -137,6 +138,12 @@ fn can_do_without(world: &World, member: BookieMember, of: Option<LedgerId>) -> 
     let live = world.live();
     let writable = live.iter().filter(|record| record.state == BookieState::Writable);
     if writable.filter(|record| is_unnoticed(record.member)).count() + 1 >= world.plan.quorum.ack() {
+        return false;
+    }
+    // A head can only be recovered onto bookies that are neither leaving nor a later life of a member that is lost.
+    let stays = |m: BookieMember| m != member && world.is_current(m) && !oracle.limbo.contains(&m);
+    let takes = live.iter().filter(|record| record.state == BookieState::Writable && stays(record.member)).count();
+    if of.is_none() && takes < world.plan.quorum.ack() {
         return false;
     }
     let spares = |quorum: Quorum, ledger: LedgerId, ensemble: &[BookieMember]| {
@@ -259,6 +266,37 @@ fn cut_network(world: &Rc<World>) {
     });
 }
 
+/// Messages overtake each other for a while, and often another broker takes the partition over meanwhile, so that
+/// writers and recoverers of one ledger meet at the bookies.
+fn jam_network(world: &Rc<World>) {
+    let time = world.millis(1_000, 10_000);
+    tell!(world, "messages are jammed for {} ms", time.as_millis());
+    world.count("networks jammed");
+    world.jammed_until.set(world.engine.now() + time);
+    if world.flips(0.6) {
+        let (after, inner) = (world.time(Duration::ZERO, time), Rc::clone(world));
+        world.engine.spawn_on(WORLD, async move {
+            inner.sleep(after).await;
+            // Half of the time the old owner sleeps through it, and then goes on where it was.
+            if inner.flips(0.5) {
+                pause_owner(&inner);
+            }
+            broker::give_away(&inner).await;
+        });
+    }
+}
+
+/// The owner stands still for seconds.
+fn pause_owner(world: &Rc<World>) {
+    let owner = chain::with(world, |chain| chain.record.as_ref().and_then(|record| record.owner));
+    let brokers = world.brokers.borrow();
+    let Some(node) = brokers.values().find(|node| owner.is_some() && node.owner == owner) else { return };
+    let process = node.process;
+    drop(brokers);
+    world.engine.pause(process);
+    later(world, world.millis(200, 5_000), move |world| world.engine.resume(process));
+}
+
 fn stall_metadata(world: &Rc<World>) {
     let until = world.engine.now() + world.millis(500, 15_000);
     tell!(world, "metadata stands still");
@@ -276,7 +314,13 @@ fn trim_log(world: &Rc<World>) {
 /// The operator takes a bookie out and brings it back with an empty disk, under its old address.
 fn replace_bookie(world: &Rc<World>) {
     let is_one_under_way = !world.metadata.scan(protocol::model::prefix::DECOMMISSIONS).is_empty();
-    let writable = world.live().iter().filter(|record| record.state == BookieState::Writable).count();
+    let is_sound = |record: &&BookieRecord| record.state == BookieState::Writable && world.is_current(record.member);
+    let writable = world.live().iter().filter(is_sound).count();
+    let heads = chain::with(world, |chain| chain.head().map(|head| head.ledger.fragments.clone())).unwrap_or_default();
+    // While the head stands on a lost bookie, the others are needed to recover it.
+    if heads.iter().flat_map(|fragment| &fragment.ensemble).any(|m| !world.is_current(*m)) {
+        return;
+    }
     let Some(id) = any_node(world) else { return };
     if is_one_under_way || writable <= world.plan.quorum.write() {
         return;
@@ -309,7 +353,9 @@ pub(crate) async fn operate(world: &Rc<World>) {
                 let record: protocol::model::DeadLedger = protocol::model::decode(&item.value).expect("a record");
                 record.held_by.contains(&order.member)
             });
-            if is_named(order.member) || is_dying {
+            // Brokers that have not heard of the order yet may still begin a ledger there.
+            let is_fresh = world.wall().0 < order.since.0 + 15_000;
+            if is_fresh || is_named(order.member) || is_dying {
                 continue;
             }
             let id = order.member.id;
@@ -330,6 +376,7 @@ pub(crate) fn end(world: &Rc<World>) {
     world.is_calm.set(true);
     world.cuts.borrow_mut().clear();
     world.metadata.stalled_until.set(Duration::ZERO);
+    world.jammed_until.set(Duration::ZERO);
     let nodes: Vec<_> = world.nodes.borrow().iter().map(|(id, node)| (*id, node.process)).collect();
     for (id, process) in nodes {
         world.engine.resume(process);

@@ -2,6 +2,7 @@
 //! held here becomes suspect, each closed one is fetched and healed, heads wait for their owners, and limbo ends last.
 
 use crate::{
+    metadata,
     network::{Answered, Response},
     node, repair,
     trace::tell,
@@ -14,6 +15,7 @@ use protocol::{
         metadata::{BookieMember, LedgerMetadata},
         repair::{extents, gaps},
     },
+    model::Sequence,
     service::{Answer, bookie::BookieError},
 };
 use std::{ops::RangeInclusive, rc::Rc};
@@ -21,6 +23,7 @@ use std::{ops::RangeInclusive, rc::Rc};
 /// Goes as far as it can now; the rest waits for the next turn.
 pub(crate) async fn heal(world: &Rc<World>, id: BookieId, bookie: &Rc<InlineBookie>) -> Option<()> {
     let member = bookie.member();
+    let floor = metadata::next_number(world, Sequence::Ledger).await.ok()?;
     let named = ledgers_of(world, member).await?;
     for ledger in &named {
         match done(world, id, bookie.suspect(ledger.id, ledger.key)).await {
@@ -31,7 +34,7 @@ pub(crate) async fn heal(world: &Rc<World>, id: BookieId, bookie: &Rc<InlineBook
     for ledger in bookie.ledgers_in_limbo().ok()? {
         heal_ledger(world, id, bookie, ledger).await?;
     }
-    done(world, id, bookie.end_limbo()).await.ok()?;
+    done(world, id, bookie.end_limbo(LedgerId(floor))).await.ok()?;
     bookie.leave_limbo().ok()?;
     world.count("bookies healed");
     tell!(world, "{member} is out of limbo");

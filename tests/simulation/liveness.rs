@@ -4,8 +4,12 @@ use crate::{chain, invariants, node, world::World};
 use protocol::{
     id::EntryId,
     ledger::{metadata::LedgerMetadata, repair::extents},
-    model::{BookieState, prefix},
+    model::{BookieState, ClosedLedger, prefix},
 };
+use std::time::Duration;
+
+/// How long a copy may be missing in calm.
+const REPAIR_WITHIN: Duration = Duration::from_secs(20);
 
 /// What is not healed yet; none if everything is.
 pub(crate) fn obstacle(world: &World) -> Option<String> {
@@ -44,7 +48,11 @@ fn bookies(world: &World) -> Option<String> {
 /// A closed ledger that lacks copies.
 fn copies(world: &World) -> Option<String> {
     let closed = chain::with(world, |chain| chain.closed.clone());
-    closed.into_iter().find_map(|closed| lacks(world, &closed.ledger))
+    // A ledger that has just been closed by a writer with a slow member is given the time of a repair.
+    let recent = world.wall().0 - i64::try_from(REPAIR_WITHIN.as_millis()).unwrap_or(0);
+    let calm = world.wall_at(world.plan.end()).0;
+    let is_due = |closed: &ClosedLedger| closed.closed_at.0 < calm.max(recent);
+    closed.into_iter().filter(is_due).find_map(|closed| lacks(world, &closed.ledger))
 }
 
 fn lacks(world: &World, ledger: &LedgerMetadata) -> Option<String> {

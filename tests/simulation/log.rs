@@ -1,16 +1,20 @@
-//! What a partition's owner changes in metadata: each change is one transaction, conditioned on the version of the
-//! partition record and of the page of closed ledgers it touches. A change that meets another owner or epoch is refused,
-//! and one whose outcome is unknown is read again before the next.
+//! What a partition's owner changes in metadata, over the simulated network. What may be changed, and on which versions
+//! a change stands, is the product's ([`ListState`]); this file carries the transactions out: one at a time, read again
+//! after a conflict or an unknown outcome, given up when the partition has another owner or epoch.
 
 use crate::{
     chain::PARTITION,
     metadata,
     world::{Site, World},
 };
+use broker::managed_ledger::{
+    ListError, ListState,
+    ledger_list::{Change, Replacement},
+};
 use protocol::{
-    id::{LeaderEpoch, LedgerId, Revision},
-    ledger::metadata::{BookieMember, LedgerMetadata, LedgerState},
-    model::{ClosedLedger, ClosedPage, DeadLedger, HeadLedger, Owner, PartitionRecord, decode, encode, key},
+    id::{LeaderEpoch, LedgerId},
+    ledger::metadata::LedgerMetadata,
+    model::{ClosedLedger, HeadLedger, Owner, PartitionRecord, decode, encode, key, prefix},
     service::metadata::{Condition, MetadataError, Operation, Outcome},
 };
 use std::{
@@ -22,8 +26,6 @@ use std::{
 
 /// How often a change is tried again after someone else's of the same epoch.
 const MAX_CONFLICTS: u32 = 8;
-/// The one page of closed ledgers of a run.
-const PAGE: u32 = 0;
 
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,25 +42,15 @@ impl From<MetadataError> for LogError {
     }
 }
 
-/// The log as its owner last read or wrote it.
-#[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) record: PartitionRecord,
-    version: Revision,
-    pub(crate) closed: Vec<ClosedLedger>,
-    page_version: Option<Revision>,
-}
-
-/// A change: the record, and the closed ledgers and dead ones if they change.
-pub(crate) struct Change {
-    record: PartitionRecord,
-    closed: Option<Vec<ClosedLedger>>,
-    dead: Vec<LedgerMetadata>,
-}
-
-impl Change {
-    const fn of(record: PartitionRecord) -> Self {
-        Self { record, closed: None, dead: Vec::new() }
+impl From<ListError> for LogError {
+    fn from(problem: ListError) -> Self {
+        match problem {
+            ListError::Lost { .. } | ListError::Gone => Self::Lost,
+            ListError::Metadata(problem) => Self::Metadata(problem),
+            problem @ (ListError::Unclosed(_) | ListError::Model(_)) => {
+                Self::Metadata(MetadataError::Invalid(problem.to_string()))
+            }
+        }
     }
 }
 
@@ -66,7 +58,8 @@ impl Change {
 pub(crate) struct Log {
     owner: Owner,
     pub(crate) epoch: LeaderEpoch,
-    state: RefCell<Option<State>>,
+    /// As last read or written; none if that is not known.
+    state: RefCell<Option<ListState>>,
     is_busy: Cell<bool>,
 }
 
@@ -75,26 +68,17 @@ impl Log {
         Self { owner, epoch, state: RefCell::default(), is_busy: Cell::default() }
     }
 
-    /// The log as last read or written; none if that is not known.
-    pub(crate) fn state(&self) -> Option<State> {
-        self.state.borrow().clone()
-    }
-
     /// Reads the log if it is not known.
-    pub(crate) async fn load(&self, world: &Rc<World>) -> Result<State, LogError> {
-        if let Some(state) = self.state() {
+    pub(crate) async fn load(&self, world: &Rc<World>) -> Result<ListState, LogError> {
+        if let Some(state) = self.state.borrow().clone() {
             return Ok(state);
         }
         // The record first: once it shows our epoch, nobody else's page can follow.
-        let held = metadata::get(world, key::partition(PARTITION)).await?.ok_or(LogError::Lost)?;
-        let record: PartitionRecord = decode(&held.value).expect("a partition record");
-        if record.owner != Some(self.owner) || record.epoch != self.epoch {
-            return Err(LogError::Lost);
-        }
-        let page = metadata::get(world, key::closed_page(PARTITION, PAGE)).await?;
-        let page_version = page.as_ref().map(|page| page.version);
-        let closed = page.map(|page| decode::<ClosedPage>(&page.value).expect("a page").ledgers).unwrap_or_default();
-        let state = State { record, version: held.version, closed, page_version };
+        let record = metadata::get(world, key::partition(PARTITION)).await?.ok_or(LogError::Lost)?;
+        let pages = metadata::scan(world, prefix::closed_of(PARTITION)).await?;
+        let state = ListState::new(PARTITION, &record, &pages).expect("records that can be read");
+        let state = state.with_mutants(world.mutants);
+        state.check_owner(self.owner, self.epoch)?;
         *self.state.borrow_mut() = Some(state.clone());
         Ok(state)
     }
@@ -104,7 +88,7 @@ impl Log {
         &self,
         world: &Rc<World>,
         what: &str,
-        make: impl Fn(&State) -> Result<Option<Change>, LogError>,
+        make: impl Fn(&ListState) -> Result<Option<Change>, LogError>,
     ) -> Result<(), LogError> {
         while self.is_busy.get() {
             world.sleep(Duration::from_millis(2)).await;
@@ -119,27 +103,18 @@ impl Log {
         &self,
         world: &Rc<World>,
         what: &str,
-        make: impl Fn(&State) -> Result<Option<Change>, LogError>,
+        make: impl Fn(&ListState) -> Result<Option<Change>, LogError>,
     ) -> Result<(), LogError> {
         for _ in 0..MAX_CONFLICTS {
-            let state = self.load(world).await?;
+            let mut state = self.load(world).await?;
             let Some(change) = make(&state)? else { return Ok(()) };
-            let mut conditions = vec![Condition::Version(key::partition(PARTITION), state.version)];
-            if change.closed.is_some() {
-                let page = key::closed_page(PARTITION, PAGE);
-                conditions.push(match state.page_version {
-                    Some(version) => Condition::Version(page, version),
-                    None => Condition::Absent(page),
-                });
-            }
-            let outcome = metadata::transact(world, conditions, operations(world, &change)).await;
+            let (conditions, operations) = state.transaction(&change);
+            let outcome = metadata::transact(world, conditions, operations).await;
             metadata::told(world, world.here(), what, &outcome);
             match outcome {
                 Ok(Outcome::Committed { revision, .. }) => {
-                    let page_version = if change.closed.is_some() { Some(revision) } else { state.page_version };
-                    let closed = change.closed.unwrap_or(state.closed);
-                    *self.state.borrow_mut() =
-                        Some(State { record: change.record, version: revision, closed, page_version });
+                    state.apply(change, revision);
+                    *self.state.borrow_mut() = Some(state);
                     return Ok(());
                 }
                 // Read again, which finds out whether the epoch is still ours.
@@ -155,28 +130,15 @@ impl Log {
         Err(MetadataError::Unavailable { reason: "the record keeps changing".into() }.into())
     }
 
-    /// Puts the head IN_RECOVERY; answers it, if there is one.
+    /// Puts the head IN_RECOVERY; answers it, if there is one to recover.
     pub(crate) async fn mark_recovering(&self, world: &Rc<World>) -> Result<Option<HeadLedger>, LogError> {
-        self.update(world, "in recovery", |state| {
-            let mut record = state.record.clone();
-            match &mut record.head {
-                Some(head) if head.ledger.state == LedgerState::Open => head.ledger.state = LedgerState::InRecovery,
-                _ => return Ok(None),
-            }
-            Ok(Some(Change::of(record)))
-        })
-        .await?;
-        Ok(self.load(world).await?.record.head)
+        self.update(world, "in recovery", |state| Ok(state.mark_recovering())).await?;
+        Ok(self.load(world).await?.head_to_recover().cloned())
     }
 
     /// Makes `head` the unclosed ledger of a log that has none.
     pub(crate) async fn install_head(&self, world: &Rc<World>, head: &HeadLedger) -> Result<(), LogError> {
-        self.update(world, "new head", |state| match &state.record.head {
-            Some(now) if now.ledger.id == head.ledger.id => Ok(None),
-            Some(_) => Err(LogError::Metadata(MetadataError::Invalid("the head is not closed".into()))),
-            None => Ok(Some(Change::of(PartitionRecord { head: Some(head.clone()), ..state.record.clone() }))),
-        })
-        .await
+        self.update(world, "new head", |state| Ok(state.install_head(head)?)).await
     }
 
     /// Ends the head: it joins the closed ledgers, or is given up if nothing was written to it.
@@ -186,72 +148,30 @@ impl Log {
         head: LedgerId,
         closed: Option<&ClosedLedger>,
     ) -> Result<(), LogError> {
-        self.update(world, "close", |state| {
-            let Some(current) = state.record.head.as_ref().filter(|h| h.ledger.id == head) else { return Ok(None) };
-            let mut change = Change::of(PartitionRecord { head: None, ..state.record.clone() });
-            match closed {
-                Some(closed) => {
-                    change.record.closed_end = closed.end_offset;
-                    change.record.end_page = PAGE + 1;
-                    change.closed = Some(state.closed.iter().cloned().chain([closed.clone()]).collect());
-                }
-                None => change.dead.push(current.ledger.clone()),
-            }
-            Ok(Some(change))
-        })
-        .await
+        self.update(world, "close", |state| Ok(state.close_head(head, closed, None, world.wall()))).await
     }
 
     /// Gives up the first `count` closed ledgers.
     pub(crate) async fn drop_front(&self, world: &Rc<World>, count: usize) -> Result<(), LogError> {
-        let gone: Vec<LedgerId> = self.load(world).await?.closed.iter().take(count).map(|c| c.ledger.id).collect();
-        self.update(world, "trim", |state| {
-            let mut change = Change::of(state.record.clone());
-            let (dead, kept): (Vec<_>, Vec<_>) =
-                state.closed.iter().cloned().partition(|closed| gone.contains(&closed.ledger.id));
-            let Some(last) = dead.last() else { return Ok(None) };
-            change.record.log_start = change.record.log_start.max(last.end_offset);
-            change.dead = dead.into_iter().map(|closed| closed.ledger).collect();
-            change.closed = Some(kept);
-            Ok(Some(change))
-        })
-        .await
+        let closed = self.load(world).await?.view().closed;
+        let gone: BTreeSet<LedgerId> = closed.iter().take(count).map(|closed| closed.ledger.id).collect();
+        self.update(world, "trim", |state| Ok(state.drop_ledgers(&gone, world.wall()))).await
     }
 
-    /// Replaces the head's metadata for its writer. The answer is false if the ledger was lost to someone else.
+    /// Replaces the head's metadata for its writer.
     pub(crate) async fn replace(
         &self,
         world: &Rc<World>,
         expected: &LedgerMetadata,
         new: &LedgerMetadata,
     ) -> Result<(), LogError> {
-        self.update(world, "ensemble change", |state| {
-            let mut record = state.record.clone();
-            match &mut record.head {
-                Some(head) if head.ledger == *new => return Ok(None),
-                Some(head) if head.ledger == *expected => head.ledger.clone_from(new),
-                _ => return Err(LogError::Lost),
-            }
-            Ok(Some(Change::of(record)))
+        self.update(world, "ensemble change", |state| match state.replace_head(expected, new) {
+            Replacement::Possible(change) => Ok(Some(*change)),
+            Replacement::Done => Ok(None),
+            Replacement::Lost => Err(LogError::Lost),
         })
         .await
     }
-}
-
-fn operations(world: &World, change: &Change) -> Vec<Operation> {
-    let put = |key, value| Operation::Put { key, value, session: None };
-    let mut operations = vec![put(key::partition(PARTITION), encode(&change.record))];
-    if let Some(ledgers) = &change.closed {
-        let page = ClosedPage { ledgers: ledgers.clone() };
-        operations.push(put(key::closed_page(PARTITION, PAGE), encode(&page)));
-    }
-    operations.extend(change.dead.iter().map(|ledger| {
-        let members: BTreeSet<BookieMember> =
-            ledger.fragments.iter().flat_map(|fragment| fragment.ensemble.iter().copied()).collect();
-        let dead = DeadLedger { ledger: ledger.id, held_by: members.into_iter().collect(), since: world.wall() };
-        put(key::dead(ledger.id), encode(&dead))
-    }));
-    operations
 }
 
 /// The controller gives the partition to another owner: the next epoch, and the head IN_RECOVERY.

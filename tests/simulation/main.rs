@@ -16,6 +16,7 @@ mod invariants;
 mod liveness;
 mod log;
 mod metadata;
+mod mutants;
 mod network;
 mod node;
 mod oracle;

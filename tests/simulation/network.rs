@@ -123,6 +123,11 @@ pub(crate) fn delay(world: &World) -> Duration {
     world.time(Duration::from_micros(100), Duration::from_micros(1500))
 }
 
+/// How long a message takes in a jam: any time from a moment to seconds, so that everything overtakes everything.
+fn delay_in_jam(world: &World) -> Duration {
+    Duration::from_micros(200 << world.number(0..14)) + world.millis(0, 20)
+}
+
 /// When copies of a message arrive: once, as a rule.
 fn arrivals(world: &World, from: Site, to: Site) -> Vec<Duration> {
     let wire = world.plan.wire;
@@ -137,7 +142,8 @@ fn arrivals(world: &World, from: Site, to: Site) -> Vec<Duration> {
         world.count("messages an hour late");
         return vec![world.time(HOUR, HOUR + Duration::from_secs(10))];
     }
-    let mut arrivals = vec![delay(world)];
+    let is_jammed = world.engine.now() < world.jammed_until.get();
+    let mut arrivals = vec![if is_jammed { delay_in_jam(world) } else { delay(world) }];
     if world.strikes(wire.repeat) {
         world.count("messages repeated");
         arrivals.push(world.millis(1, 5000));

@@ -36,9 +36,9 @@ pub(crate) struct Oracle {
     /// Entries that bookies said to hold.
     held: BTreeSet<(BookieMember, LedgerId, EntryId)>,
     /// Fences that bookies said to hold, and when they said so first.
-    fenced: BTreeMap<(BookieMember, LedgerId), u64>,
+    pub(crate) fenced: BTreeMap<(BookieMember, LedgerId), u64>,
     /// Deletions that bookies confirmed, and when.
-    deleted: BTreeMap<(BookieMember, LedgerId), u64>,
+    pub(crate) deleted: BTreeMap<(BookieMember, LedgerId), u64>,
     /// Copies that injected faults have destroyed.
     pub(crate) lost: BTreeSet<(BookieMember, LedgerId, EntryId)>,
     /// Lives of bookies that have ended with their disks.

@@ -50,6 +50,7 @@ pub(crate) struct Rates {
     pub(crate) stall_metadata: Option<Duration>,
     pub(crate) replace_bookie: Option<Duration>,
     pub(crate) trim_log: Option<Duration>,
+    pub(crate) jam_network: Option<Duration>,
 }
 
 /// One run.
@@ -105,6 +106,7 @@ impl Plan {
             stall_metadata: mean(0.5, 10.0..60.0),
             replace_bookie: mean(0.4, 20.0..80.0),
             trim_log: mean(0.6, 5.0..40.0),
+            jam_network: mean(0.5, 5.0..30.0),
         };
         let mut some = |chance: f64, most: f64| if rng.random_bool(chance) { rng.random_range(0.0..most) } else { 0.0 };
         let wire =
@@ -127,6 +129,17 @@ impl Plan {
             rates,
             torn_sync,
         }
+    }
+
+    /// The same, with brokers that take the partition from each other while messages are jammed and many entries are in
+    /// flight: writers and recoverers of one ledger meet at the bookies more often than in any other run.
+    pub(crate) fn contended(self) -> Self {
+        let rates = Rates {
+            jam_network: Some(Duration::from_millis(2500)),
+            pause_broker: Some(Duration::from_secs(6)),
+            ..self.rates
+        };
+        Self { clients: 6, think: Duration::from_millis(50), rates, ..self }
     }
 
     /// When the hour begins in which hardly anything happens, and when it ends.

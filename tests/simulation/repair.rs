@@ -12,14 +12,14 @@ use crate::{
 };
 use bookie::testing::InlineBookie;
 use protocol::{
-    id::BookieId,
+    id::{BookieId, EntryId},
     ledger::{
         metadata::{BookieMember, LedgerMetadata},
         repair::{Roster, Share, diagnose, extents, gaps, sources},
     },
     model::{ClosedPage, Cookie, DeadLedger, Decommission, PartitionRecord, decode, encode, key, prefix},
     service::{
-        bookie::{AddEntry, DeleteLedger, ReadEntries},
+        bookie::{AddEntry, DeleteLedger, ListEntries, ReadEntries},
         metadata::{Condition, Operation, Outcome, Versioned},
     },
 };
@@ -57,6 +57,7 @@ pub(crate) async fn work(world: &Rc<World>, id: BookieId) {
                 continue;
             }
             if let Some(share) = Share::of(bookie.member(), &diagnosis, &roster) {
+                let share = Share { mutants: world.mutants, ..share };
                 take(world, &bookie, ledger, &share).await;
             }
         }
@@ -65,7 +66,8 @@ pub(crate) async fn work(world: &Rc<World>, id: BookieId) {
 
 /// The page of closed ledgers.
 async fn page(world: &Rc<World>) -> Option<(Versioned, ClosedPage)> {
-    let held = metadata::get(world, key::closed_page(PARTITION, 0)).await.ok()??;
+    // There is never more than one in a run, but its number is not always the same.
+    let held = metadata::scan(world, prefix::closed_of(PARTITION)).await.ok()?.pop()?;
     let page = decode(&held.value).expect("a page of closed ledgers");
     Some((held, page))
 }
@@ -74,7 +76,7 @@ async fn page(world: &Rc<World>) -> Option<(Versioned, ClosedPage)> {
 pub(crate) async fn ledgers(world: &Rc<World>) -> Option<Vec<LedgerMetadata>> {
     let record = metadata::get(world, key::partition(PARTITION)).await.ok()??;
     let record: PartitionRecord = decode(&record.value).expect("a partition record");
-    let closed = metadata::get(world, key::closed_page(PARTITION, 0)).await.ok()?;
+    let closed = metadata::scan(world, prefix::closed_of(PARTITION)).await.ok()?.pop();
     let closed = closed.map(|page| decode::<ClosedPage>(&page.value).expect("a page").ledgers).unwrap_or_default();
     let mut ledgers: Vec<_> = closed.into_iter().map(|closed| closed.ledger).collect();
     let head = record.head.map(|head| head.ledger);
@@ -131,18 +133,18 @@ async fn take(world: &Rc<World>, bookie: &Rc<InlineBookie>, ledger: &LedgerMetad
     if life != bookie.member().incarnation {
         return None;
     }
-    let held = |bookie: &InlineBookie| bookie.held(ledger.id).map(|list| list.runs).unwrap_or_default();
     for (fragment, wanted) in share.wanted() {
-        for run in gaps(wanted, &held(bookie)) {
+        for run in gaps(wanted, &held(world, bookie, ledger).await) {
             fetch(world, bookie.member(), ledger, fragment, run).await;
         }
     }
+    let held = held(world, bookie, ledger).await;
     let (version, mut page) = page(world).await?;
     let closed = page.ledgers.iter_mut().find(|closed| closed.ledger.id == ledger.id)?;
     if closed.ledger != *ledger {
         return None;
     }
-    closed.ledger = share.done(&closed.ledger, &held(bookie))?;
+    closed.ledger = share.done(&closed.ledger, &held)?;
     for fragment in &closed.ledger.fragments {
         world.oracle.borrow_mut().propose(ledger.id, &fragment.ensemble);
     }
@@ -155,6 +157,16 @@ async fn take(world: &Rc<World>, bookie: &Rc<InlineBookie>, ledger: &LedgerMetad
         world.count("repairs");
     }
     Some(())
+}
+
+/// The entries that a bookie says to hold.
+async fn held(world: &Rc<World>, bookie: &InlineBookie, ledger: &LedgerMetadata) -> Vec<RangeInclusive<u64>> {
+    let (member, first) = (bookie.member(), EntryId(0));
+    let list = ListEntries { member, ledger: ledger.id, first, limit: u32::MAX };
+    match network::call(world, Request::List(list)).await {
+        Ok(Response::List(list)) => list.runs,
+        _ => Vec::new(),
+    }
 }
 
 /// Copies a run of entries of a closed ledger to a bookie, from whoever has them.
@@ -190,7 +202,7 @@ async fn copy(
 ) {
     let mut next = *run.start();
     while next <= *run.end() {
-        let (first, max_count) = (protocol::id::EntryId(next), (run.end() - next + 1).min(16) as u32);
+        let (first, max_count) = (EntryId(next), (run.end() - next + 1).min(16) as u32);
         let read = ReadEntries { member: source, ledger: ledger.id, first, max_count, max_bytes: 1 << 20, fence: None };
         let Ok(Response::Run(found)) = network::call(world, Request::Read(read)).await else {
             // A damaged or missing entry hides those behind it from one read.

@@ -92,7 +92,7 @@ fn play(world: &Rc<World>) {
 fn go_on(world: &Rc<World>, until: Duration) -> bool {
     while world.engine.step(until) {
         let steps = world.engine.steps();
-        if steps % SWEEP_EVERY == 0 {
+        if steps.is_multiple_of(SWEEP_EVERY) {
             invariants::all_acked_entries_are_readable(world);
         }
         if steps > MAX_STEPS {

@@ -104,7 +104,7 @@ impl Soak {
                 }
             }
             let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-            if done % 100 == 0 {
+            if done.is_multiple_of(100) {
                 progress(done, started.elapsed());
             }
         }

@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) violation: RefCell<Option<Violation>>,
     /// Nothing goes wrong any more.
     pub(crate) is_calm: Cell<bool>,
+    /// Until when messages of bookies take any time up to seconds.
+    pub(crate) jammed_until: Cell<Duration>,
     /// And everything that went wrong is mended.
     pub(crate) is_healed: Cell<bool>,
     /// One-way connections that carry nothing.
@@ -93,6 +95,7 @@ impl World {
             report: RefCell::default(),
             violation: RefCell::default(),
             is_calm: Cell::default(),
+            jammed_until: Cell::default(),
             is_healed: Cell::default(),
             cuts: RefCell::default(),
             sites: RefCell::new(BTreeMap::from([(WORLD, Site::Metadata)])),
@@ -162,7 +165,12 @@ impl World {
 
     /// The wall clock.
     pub(crate) fn wall(&self) -> Timestamp {
-        Timestamp(1_700_000_000_000 + self.engine.now().as_millis() as i64)
+        self.wall_at(self.engine.now())
+    }
+
+    /// What the wall clock shows at a time.
+    pub(crate) fn wall_at(&self, time: Duration) -> Timestamp {
+        Timestamp(1_700_000_000_000 + time.as_millis() as i64)
     }
 
     pub(crate) fn count(&self, what: &'static str) {

@@ -75,6 +75,9 @@ pub struct History {
     pub sent: BTreeMap<Value, i32>,
     /// Those that were acknowledged, and where.
     pub acked: Vec<(Value, Place)>,
+    /// Those that were acknowledged without a place: the server knew them as duplicates of what it has, and no longer
+    /// where that is.
+    pub acked_somewhere: Vec<(Value, i32)>,
     /// All readers.
     pub readers: Vec<Reader>,
 }
@@ -86,6 +89,8 @@ pub enum Anomaly {
     Lost(Value, Place),
     /// Acknowledged beyond everything that could be read after healing.
     Unseen(Value, Place),
+    /// Acknowledged in a partition, without a place, and nowhere to be found.
+    Missing(Value, i32),
     /// At two places.
     Duplicate(Value, Place, Place),
     /// Two values at one place, whether acknowledged or read.
@@ -112,7 +117,7 @@ pub enum Anomaly {
 /// All anomalies of a history; a share of sends below `floor` percent acknowledged is one, too.
 pub fn check(history: &History, floor: usize) -> Vec<Anomaly> {
     let mut found = Vec::new();
-    let (acked, sent) = (history.acked.len(), history.sent.len());
+    let (acked, sent) = (history.acked.len() + history.acked_somewhere.len(), history.sent.len());
     if acked == 0 || acked * 100 < sent * floor {
         found.push(Anomaly::TooLittle { acked, sent });
     }
@@ -164,6 +169,9 @@ fn lost(history: &History, found: &mut Vec<Anomaly>) {
             let below = ends.get(&place.0).is_some_and(|end| place.1 <= *end);
             found.push(if below { Anomaly::Lost(*value, *place) } else { Anomaly::Unseen(*value, *place) });
         }
+        let values: BTreeSet<Value> = reader.seen.iter().filter_map(|s| s.value).collect();
+        let missing = history.acked_somewhere.iter().filter(|(value, _)| !values.contains(value));
+        found.extend(missing.map(|(value, partition)| Anomaly::Missing(*value, *partition)));
     }
 }
 

@@ -163,12 +163,21 @@ pub fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("an admin client")
 }
 
-/// Creates a topic and fails the test if the server does not.
+/// Creates a topic with one copy and fails the test if the server does not.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     for (key, value) in config {
         topic = topic.set(key, value);
     }
+    create(bootstrap, topic);
+}
+
+/// Creates a topic with this replication factor, the wanted write quorum of its ledgers.
+pub fn create_replicated_topic(bootstrap: &str, name: &str, partitions: i32, copies: i32) {
+    create(bootstrap, NewTopic::new(name, partitions, TopicReplication::Fixed(copies)));
+}
+
+fn create(bootstrap: &str, topic: NewTopic<'_>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let results = runtime.block_on(async { admin(bootstrap).create_topics(&[topic], &AdminOptions::new()).await });
     for result in results.expect("an answer") {

@@ -123,7 +123,7 @@ impl Member {
     pub fn spawn(&mut self) {
         assert!(!self.is_running(), "{} is already running", self.name);
         let log = File::options().create(true).append(true).open(self.home.join("log")).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_magnetar"));
+        let mut command = Command::new(super::binary());
         command.args(&self.arguments).env("RUST_BACKTRACE", "1");
         let errors = log.try_clone().expect("a second handle");
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -345,7 +345,7 @@ impl Cluster {
 
     /// Runs a command of ours against this cluster; returns whether it succeeded and all that it printed.
     pub fn run(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_magnetar"))
+        let output = Command::new(super::binary())
             .args(arguments)
             .env("MAGNETAR_METADATA", self.metadata.address().to_string())
             .env("MAGNETAR_BOOTSTRAP", self.bootstrap())
@@ -359,12 +359,20 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for arguments in [&["bookie", "list"][..], &["ledger", "list"]] {
+                eprintln!("--- magnetar {arguments:?}\n{}", self.run(arguments).1);
+            }
+        }
         self.kill_all();
         if std::thread::panicking() {
             for member in self.members() {
                 let text = member.log_text();
                 let lines: Vec<&str> = text.lines().collect();
                 eprintln!("--- {}\n{}", member.name, lines[lines.len().saturating_sub(60)..].join("\n"));
+                // The whole of it stays beside the build, for whoever looks into the failure.
+                let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", member.name));
+                let _ = fs::write(kept, &text);
             }
         }
     }

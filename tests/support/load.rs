@@ -33,6 +33,8 @@ pub struct Shape {
     pub topic: String,
     /// Its partitions.
     pub partitions: i32,
+    /// Its replication factor.
+    pub copies: i32,
     /// Producers, each a client of its own.
     pub producers: u32,
     /// Records per second and producer.
@@ -44,7 +46,7 @@ pub struct Shape {
 impl Shape {
     /// A load that two cores bear beside five processes.
     pub fn light(topic: &str) -> Self {
-        Self { topic: topic.into(), partitions: 4, producers: 2, rate: 400, size: 600 }
+        Self { topic: topic.into(), partitions: 4, copies: 3, producers: 2, rate: 400, size: 600 }
     }
 }
 
@@ -59,6 +61,7 @@ struct Delivery {
 struct Records {
     sent: Mutex<BTreeMap<Value, i32>>,
     acked: Mutex<Vec<(Value, Place)>>,
+    acked_somewhere: Mutex<Vec<(Value, i32)>>,
     deliveries: Mutex<Vec<Delivery>>,
     failed: Mutex<Vec<String>>,
     count: AtomicUsize,
@@ -85,7 +88,12 @@ impl ProducerContext for Context {
             Ok(m) => {
                 let delivery = Delivery { sent, took: sent.elapsed() };
                 self.0.deliveries.lock().expect("whole").push(delivery);
-                self.0.acked.lock().expect("whole").push((value, (m.partition(), m.offset())));
+                // A retry that the server knew as a duplicate has no offset if it no longer knows where the first was.
+                if m.offset() >= 0 {
+                    self.0.acked.lock().expect("whole").push((value, (m.partition(), m.offset())));
+                } else {
+                    self.0.acked_somewhere.lock().expect("whole").push((value, m.partition()));
+                }
                 self.0.count.fetch_add(1, Ordering::Relaxed);
             }
             Err((e, _)) => self.0.failed.lock().expect("whole").push(format!("{value}: {e}")),
@@ -141,7 +149,7 @@ impl Outcome {
 impl Load {
     /// Makes the topic, and starts to produce and to read.
     pub fn start(bootstrap: &str, shape: Shape) -> Self {
-        client::create_topic(bootstrap, &shape.topic, shape.partitions, &[]);
+        client::create_replicated_topic(bootstrap, &shape.topic, shape.partitions, shape.copies);
         let records = Arc::new(Records::default());
         let producers = (0..shape.producers).map(|id| {
             let (producer, records, shape) = (producer(bootstrap, &records), Arc::clone(&records), shape.clone());
@@ -200,10 +208,11 @@ impl Load {
         self.records.stop_readers.store(true, Ordering::Relaxed);
         let mut readers = vec![self.reader.join().expect("the reader thread")];
         readers.extend(finals);
-        let take = |m: &Mutex<Vec<_>>| std::mem::take(&mut *m.lock().expect("whole"));
+        let acked = std::mem::take(&mut *self.records.acked.lock().expect("whole"));
+        let acked_somewhere = std::mem::take(&mut *self.records.acked_somewhere.lock().expect("whole"));
         let sent = std::mem::take(&mut *self.records.sent.lock().expect("whole"));
         let failed = std::mem::take(&mut *self.records.failed.lock().expect("whole"));
-        Outcome { history: History { sent, acked: take(&self.records.acked), readers }, failed }
+        Outcome { history: History { sent, acked, acked_somewhere, readers }, failed }
     }
 }
 

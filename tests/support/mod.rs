@@ -44,6 +44,11 @@ pub fn passed(deadline: Instant) -> bool {
     Instant::now() > deadline
 }
 
+/// The program under test: what this build made, or another one that `MAGNETAR_BINARY` names.
+pub fn binary() -> PathBuf {
+    std::env::var_os("MAGNETAR_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_magnetar").into(), PathBuf::from)
+}
+
 /// Keeps a fault up for a while: the length is part of the fault, not a wait for something to happen.
 pub fn hold(duration: Duration) {
     let end = now() + duration;
@@ -129,7 +134,7 @@ impl Server {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "already running");
         let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_magnetar"));
+        let mut command = Command::new(binary());
         command
             .arg("standalone")
             .arg("--data-dir")

@@ -7,10 +7,12 @@ use super::{BookieDeps, STORE, WATERMARK};
 use crate::{
     BookieConfig, StartError,
     cookie::{self, Applicant, Claim, CookieError},
+    inventory,
+    ledger::Floor,
     limbo::{self, Verdict},
     metrics::Metrics,
     store::{
-        EntryStore,
+        EntryStore, StoreState,
         rocks::{OpenError, RocksStore},
         watermark::Watermark,
     },
@@ -37,7 +39,8 @@ pub(super) struct Opened {
     pub(super) store: Arc<dyn EntryStore>,
     pub(super) watermark: Watermark,
     pub(super) limbo: bool,
-    pub(super) synced: u64,
+    /// What the store says after that.
+    pub(super) state: StoreState,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -55,7 +58,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, StartError> {
 
 /// Checks who we are, and waits for metadata if it is not there yet.
 pub(super) async fn claim_patiently(config: &BookieConfig, deps: &BookieDeps) -> Result<Claim, StartError> {
-    let until = deps.clock.monotonic() + METADATA_PATIENCE;
+    let until = deps.clock.monotonic() + METADATA_PATIENCE.max(config.session() * 2);
+    let mut told = false;
     loop {
         let (cluster_id, directories) = (deps.cluster_id.as_str(), config.directories());
         let on_empty_disk = config.on_empty_disk;
@@ -69,9 +73,14 @@ pub(super) async fn claim_patiently(config: &BookieConfig, deps: &BookieDeps) ->
         match outcome {
             // One that was killed just now counts as live until its session has ended.
             Err(
-                CookieError::StillLive { .. }
-                | CookieError::Metadata(MetadataError::Unavailable { .. } | MetadataError::OutcomeUnknown { .. }),
+                ref problem @ (CookieError::StillLive { .. }
+                | CookieError::Metadata(
+                    MetadataError::Unavailable { .. } | MetadataError::OutcomeUnknown { .. },
+                )),
             ) if deps.clock.monotonic() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(bookie = %config.id, %problem, "the bookie cannot start yet; it waits");
+                }
                 tokio::time::sleep(METADATA_PAUSE).await;
             }
             outcome => return Ok(outcome?),
@@ -79,8 +88,17 @@ pub(super) async fn claim_patiently(config: &BookieConfig, deps: &BookieDeps) ->
     }
 }
 
-/// Opens the store and decides whether anything that was acknowledged is missing. Blocks.
-pub(super) fn open(config: &BookieConfig, claim: Claim) -> Result<Opened, StartError> {
+/// The floor for a loss that is to be accepted: no ledger that began before this start has this id or a higher one.
+pub(super) async fn floor(config: &BookieConfig, deps: &BookieDeps) -> Result<Floor, StartError> {
+    if !config.accept_lost_entries {
+        return Ok(Floor::NONE);
+    }
+    Ok(Floor(inventory::next_ledger(&deps.metadata).await?))
+}
+
+/// Opens the store and decides whether anything that was acknowledged is missing. If the loss is accepted, `floor` is
+/// what holds from then on. Blocks.
+pub(super) fn open(config: &BookieConfig, claim: Claim, floor: Floor) -> Result<Opened, StartError> {
     let path = config.data_dir.join(STORE);
     let directory = |problem: io::Error| StartError::Directory { path: config.data_dir.join(WATERMARK), problem };
     let failed = |problem: String| StartError::StoreFailed { path: path.clone(), problem };
@@ -98,15 +116,16 @@ pub(super) fn open(config: &BookieConfig, claim: Claim) -> Result<Opened, StartE
         claim.settle()?;
     }
     let verdict = limbo::judge(state, watermark.number(), Mutants::NONE);
-    let limbo = settle_limbo(config, verdict, &store, &mut watermark).map_err(failed)?;
-    let synced = store.state().map_err(|e| failed(e.to_string()))?.commit;
+    let limbo =
+        settle_limbo(config.accept_lost_entries.then_some(floor), verdict, &store, &mut watermark).map_err(failed)?;
+    let state = store.state().map_err(|e| failed(e.to_string()))?;
     let (member, cookie, metrics) = (claim.member(), claim.version, Arc::new(Metrics::new()));
-    Ok(Opened { member, cookie, store: Arc::new(store), watermark, limbo, synced, metrics })
+    Ok(Opened { member, cookie, store: Arc::new(store), watermark, limbo, state, metrics })
 }
 
-/// Acts on the verdict, and answers whether the bookie is in limbo.
+/// Acts on the verdict, and answers whether the bookie is in limbo. `accepted` is the floor if a loss is accepted.
 fn settle_limbo(
-    config: &BookieConfig,
+    accepted: Option<Floor>,
     verdict: Verdict,
     store: &RocksStore,
     watermark: &mut Watermark,
@@ -119,9 +138,9 @@ fn settle_limbo(
         Verdict::NoWatermark => tracing::error!("the watermark is missing: acknowledged entries may be, too"),
         Verdict::Unhealed => tracing::error!("acknowledged entries are missing since an earlier start"),
     }
-    if config.accept_lost_entries {
+    if let Some(floor) = accepted {
         tracing::warn!("the loss is accepted (accept_lost_entries): the bookie serves what it has, all of it fenced");
-        limbo::leave(store).map_err(|e| e.to_string())?;
+        limbo::leave(store, floor).map_err(|e| e.to_string())?;
         let commit = store.state().map_err(|e| e.to_string())?.commit;
         watermark.reset(commit).map_err(|e| e.to_string())?;
         return Ok(false);

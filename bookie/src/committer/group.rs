@@ -175,8 +175,8 @@ impl<'a> Group<'a> {
         let judged = self.with(entry.ledger(), |ledger| ((ledger.judge(&facts), ledger.record().is_none()), false));
         let (placement, is_new) = judged?;
         let placement = placement?;
-        if is_new && !add.recovery {
-            self.shared.health.check_new_ledger()?;
+        if is_new {
+            self.begin(add)?;
         }
         if placement == Placement::Compare && self.is_there(entry)? {
             // It is durable, or becomes so with this batch: either way the answer after the sync is true.
@@ -185,6 +185,19 @@ impl<'a> Group<'a> {
         self.with(entry.ledger(), |ledger| ((), ledger.accept(&facts)))?;
         self.batch.push(Write::Entry(entry.clone()));
         self.must_sync = true;
+        Ok(())
+    }
+
+    /// Judges the first add of a ledger that is unknown here.
+    fn begin(&self, add: &AddEntry) -> Result<(), BookieError> {
+        let (health, id) = (&self.shared.health, add.entry.ledger());
+        if !add.recovery {
+            return health.check_new_ledger().and_then(|()| health.check_unknown(id));
+        }
+        if health.check_unknown(id).is_err() {
+            // Its fence may have been forgotten: what recovery makes known must not let the writer in again.
+            self.with(id, |ledger| (ledger.fence(add.key), true))?.map(drop)?;
+        }
         Ok(())
     }
 
@@ -232,9 +245,14 @@ impl<'a> Group<'a> {
     }
 
     fn confirm(&self, id: LedgerId, key: LedgerKey, lac: Lac) -> Result<(), BookieError> {
-        self.with(id, |ledger| match ledger.confirm(key, lac) {
-            Ok(changed) => (Ok(()), changed),
-            Err(problem) => (Err(problem), false),
+        let health = &self.shared.health;
+        self.with(id, |ledger| {
+            // It would become known by this, and the next add of the same writer would be taken.
+            let begun = if ledger.record().is_none() { health.check_unknown(id) } else { Ok(()) };
+            match begun.and_then(|()| ledger.confirm(key, lac)) {
+                Ok(changed) => (Ok(()), changed),
+                Err(problem) => (Err(problem), false),
+            }
         })??;
         self.shared.confirmations.raise(id, lac);
         Ok(())
@@ -252,7 +270,9 @@ impl<'a> Group<'a> {
                 let changed = ledger.heal();
                 (changed, changed)
             })?,
-            Mend::EndLimbo => {
+            Mend::EndLimbo(floor) => {
+                // In memory it holds before limbo ends there, which until then refuses every unknown ledger.
+                self.batch.push(Write::Floor(self.shared.health.raise_floor(floor)));
                 self.batch.push(Write::Limbo(false));
                 true
             }

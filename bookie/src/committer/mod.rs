@@ -14,7 +14,7 @@ use crate::{
     confirmations::Confirmations,
     health::Health,
     holdings,
-    ledger::{Ledger, LedgerMap},
+    ledger::{Floor, Ledger, LedgerMap},
     metrics::Metrics,
     store::{EntryStore, StoreError},
     tail::Tail,
@@ -62,8 +62,8 @@ pub(crate) enum Mend {
     Suspect(LedgerId, LedgerKey),
     /// What was lost of this ledger is here again.
     Heal(LedgerId),
-    /// No ledger is left that lost anything.
-    EndLimbo,
+    /// No ledger is left that lost anything; below the floor no unknown ledger is taken for a new one.
+    EndLimbo(Floor),
 }
 
 /// Work for the committer.

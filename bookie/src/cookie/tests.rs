@@ -16,7 +16,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = || tempfile::tempdir().expect("a directory");
-        Self { metadata: FakeMetadata::new(), dirs: [dir(), dir()] }
+        let metadata = FakeMetadata::new();
+        // Another bookie: what ours loses can be copied from somewhere.
+        let bookie = BookieId(900);
+        let other = Cookie { cluster_id: CLUSTER.into(), bookie, incarnation: Incarnation(0), instance: Uuid::nil() };
+        metadata.put(key::cookie(bookie), &other);
+        Self { metadata, dirs: [dir(), dir()] }
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -289,4 +294,16 @@ async fn files_without_a_cookie_are_no_empty_disk() {
     fs::create_dir(world.dirs[1].path().join("store")).expect("made");
     assert!(matches!(world.claim().await, Err(CookieError::NotEmpty { .. })));
     assert_eq!(world.registered(), old);
+}
+
+#[tokio::test]
+async fn the_only_bookie_does_not_throw_away_the_only_copy() {
+    let (world, old) = World::settled().await;
+    world.metadata.delete(key::cookie(BookieId(900)));
+    world.wipe();
+    let refused = world.claim().await.expect_err("refused").to_string();
+    assert!(refused.contains("the only one") && refused.contains("bookie.on_empty_disk = discard"), "{refused}");
+    assert_eq!(world.registered(), old, "nothing was given up");
+    let new = world.claim_with(OnEmptyDisk::Discard).await.expect("as the operator says");
+    assert!(new.is_new && new.cookie.incarnation > old.incarnation);
 }

@@ -63,7 +63,7 @@ impl World {
                 tick.tick().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), look).await.unwrap_or_else(|_| panic!("{what}"));
+        tokio::time::timeout(Duration::from_secs(60), look).await.unwrap_or_else(|_| panic!("{what}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    inventory::tests::{closed, ledger, member, publish, register},
+    inventory::tests::{closed, issue_ledgers, ledger, member, publish, register},
     ledger::{KnownLedger, LedgerRecord},
     limbo::{self, Verdict},
     rig::{
@@ -49,10 +49,12 @@ struct Life {
 
 impl World {
     /// Ledgers 1 to 4 have ten entries each on bookies 2 and 3. Here, 1 is whole, of 2 the second half is lost, 3 is lost
-    /// altogether, of 4 the bookie holds the second fragment only. Nobody names 5. 6 was deleted.
+    /// altogether, of 4 the bookie holds the second fragment only. Nobody names 5. 6 was deleted, and so were 7 to 9, whose
+    /// tombstones are lost.
     async fn new() -> Self {
         let (metadata, peers, disk) = (FakeMetadata::new(), Arc::new(FakeDirectory::default()), MemoryStore::new());
         register(&metadata, US);
+        issue_ledgers(&metadata, 9).await;
         for id in [2, 3] {
             let bookie = FakeBookie::new(member(id));
             for (ledger, n) in (1..=4).flat_map(|ledger| (0..10).map(move |n| (ledger, n))) {
@@ -119,6 +121,7 @@ impl World {
     fn check_whole(&self, told: &str) {
         let state = self.disk.state().expect("readable");
         assert!(!state.limbo && *self.watermark.lock() <= state.commit, "{told}");
+        assert!(state.floor > Floor(LedgerId(9)), "{told}: {:?}", state.floor);
         for (id, wanted) in [(1, 0..=9), (2, 0..=9), (3, 0..=9), (4, 4..=9)] {
             let held = holdings::list(&*self.disk, LedgerId(id), EntryId(0), 9).expect("listed");
             assert_eq!(held.runs, [wanted], "{told}: ledger {id}");
@@ -159,12 +162,54 @@ async fn what_was_lost_comes_back_and_the_bookie_takes_adds_again() {
     world.check_whole("healed");
     assert_eq!(rig.add(3, 10).await, Err(BookieError::Fenced(LedgerId(3))), "its old writer must not go on");
     assert_eq!(rig.read(3, 10).await, Err(BookieError::NoSuchEntry(LedgerId(3), EntryId(10))), "absence counts again");
-    assert_eq!(rig.add(9, 0).await, Ok(()));
+    assert_eq!(rig.add(100, 0).await, Ok(()));
     rig.stop();
     world.disk.crash();
     let sound = limbo::judge(world.disk.state().expect("readable"), Some(*world.watermark.lock()), Mutants::NONE);
     assert_eq!(sound, Verdict::Sound, "the next start is like any other");
     stopping.cancel();
+}
+
+#[tokio::test]
+async fn a_lost_tombstone_lets_no_writer_begin_again() {
+    let world = World::new().await;
+    publish(&world.metadata, world.ledgers(closed(9)));
+    let Life { rig, healer, _directory } = world.start(Arc::clone(&world.disk) as _, world.reset()).expect("starts");
+    let read_only = |answer: Result<(), BookieError>| assert!(matches!(answer, Err(BookieError::ReadOnly { .. })));
+    read_only(rig.confirm(7, 1).await);
+    tokio::time::timeout(DEADLINE, healer.run(CancellationToken::new())).await.expect("heals");
+    let floor = world.disk.state().expect("readable").floor;
+    // Also after a start: nothing but the store remembers it.
+    rig.stop();
+    world.disk.crash();
+    let rig = Rig::new(Arc::clone(&world.disk) as _);
+    read_only(rig.add(7, 0).await);
+    read_only(rig.confirm(7, 1).await);
+    read_only(rig.add(7, 0).await);
+    assert_eq!(rig.read(7, 0).await, Err(BookieError::NoSuchLedger(LedgerId(7))), "nothing was made known");
+    assert_eq!(rig.add_recovery(7, 0).await, Ok(()), "recovery adds what a quorum has decided");
+    assert_eq!(rig.add(7, 1).await, Err(BookieError::Fenced(LedgerId(7))), "and lets no writer in behind it");
+    assert!(rig.fence(8).await.is_ok());
+    assert_eq!(rig.delete(9).await, Ok(()));
+    assert_eq!(rig.add(1, 10).await, Err(BookieError::Fenced(LedgerId(1))), "a known ledger is judged as always");
+    assert_eq!(rig.add(6, 0).await, Err(BookieError::Deleted(LedgerId(6))));
+    assert_eq!(rig.add(floor.0.0, 0).await, Ok(()), "a new ledger is welcome");
+    rig.stop();
+    world.disk.crash();
+    let rig = Rig::new(Arc::clone(&world.disk) as _);
+    assert_eq!(rig.add(7, 1).await, Err(BookieError::Fenced(LedgerId(7))), "that fence is durable");
+    rig.stop();
+}
+
+#[tokio::test]
+async fn without_a_ledger_id_nothing_is_healed() {
+    let world = World::new().await;
+    let Life { rig, mut healer, _directory } =
+        world.start(Arc::clone(&world.disk) as _, world.reset()).expect("starts");
+    world.metadata.fail_next(protocol::service::metadata::MetadataError::Unavailable { reason: "no leader".into() });
+    assert!(matches!(healer.heal(&mut 0).await, Err(Problem::Inventory(InventoryError::Metadata(_)))));
+    assert!(rig.shared().health.is_limbo() && world.disk.state().expect("readable").limbo);
+    rig.stop();
 }
 
 #[tokio::test]

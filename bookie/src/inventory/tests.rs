@@ -27,6 +27,13 @@ pub(crate) fn register(metadata: &FakeMetadata, member: BookieMember) {
     metadata.put(key::cookie(member.id), &cookie);
 }
 
+/// This many ledgers began at some time.
+pub(crate) async fn issue_ledgers(metadata: &FakeMetadata, count: u64) {
+    let take = Operation::Sequence { name: Sequence::Ledger.name().into(), count };
+    let take = Transaction { operations: vec![take], ..Transaction::default() };
+    metadata.service().transact(take).await.expect("issued");
+}
+
 /// A ledger of fragments that begin at these entries, held by these members.
 pub(crate) fn ledger(id: u64, fragments: &[(u64, &[BookieMember])], state: LedgerState) -> LedgerMetadata {
     let key = LedgerKey(77);

@@ -66,17 +66,15 @@ impl Copier<'_> {
             let run = std::mem::take(&mut ahead);
             next = first.checked_add(run.len() as u64).filter(|next| next <= entries.end());
             let store = Store { tools: self.tools, key: self.key };
-            let bytes = match next {
+            match next {
                 // The next run comes while this one is being stored.
                 Some(after) => {
-                    let (stored, read) = tokio::join!(store.run(&run), self.read(after, *entries.end()));
-                    let bytes = stored?;
+                    let (stored, read) = tokio::join!(store.run(&run, claim), self.read(after, *entries.end()));
+                    stored?;
                     ahead = read?;
-                    bytes
                 }
-                None => store.run(&run).await?,
-            };
-            claim.copied(bytes).await?;
+                None => store.run(&run, claim).await?,
+            }
         }
         Ok(())
     }
@@ -136,9 +134,9 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Stores a run, a small part at a time; answers its bytes when all of it is durable.
-    async fn run(&self, entries: &[SealedEntry]) -> Result<u64, JobError> {
-        let (mut stored, mut rest) = (0, entries);
+    /// Stores a run durably, a small part at a time; the claim is told after each.
+    async fn run(&self, entries: &[SealedEntry], claim: &mut Claim<'_>) -> Result<(), JobError> {
+        let mut rest = entries;
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = |entry: &&SealedEntry| {
@@ -160,9 +158,10 @@ impl Store<'_> {
             done?;
             self.tools.metrics.copied.increment(size);
             self.tools.metrics.entries.increment(count as u64);
-            (stored, rest) = (stored + size, later);
+            claim.copied(size).await?;
+            rest = later;
         }
-        Ok(stored)
+        Ok(())
     }
 
     fn add(&self, entry: SealedEntry) -> Answer<(), BookieError> {

@@ -29,8 +29,12 @@ use std::{collections::BTreeSet, future::Future, ops::RangeInclusive, sync::Arc,
 
 /// How long metadata or a bookie may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a ledger is judged again after something changed.
+/// How often a ledger is judged again after it changed.
 const ATTEMPTS: usize = 8;
+/// How often a swap is tried again after other ledgers of the same page changed: other bookies are at them.
+const SWAPS: usize = 64;
+/// The shortest time that can be slept with some precision.
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 
 /// What became of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,8 @@ impl Throttle {
     /// Takes note of bytes and waits until they are paid for.
     pub(super) async fn spend(&self, bytes: u64) {
         let wait = self.0.lock().charge(bytes);
-        if !wait.is_zero() {
+        // What is too short to be slept is owed, and paid together with what follows.
+        if wait >= SHORTEST_WAIT {
             tokio::time::sleep(wait).await;
         }
     }
@@ -168,8 +173,8 @@ impl<'a> Job<'a> {
                 Entered::Changed => continue,
             }
             let held = self.fetch(found.ledger(), &share, &roster, claim).await?;
-            let next = share.done(found.ledger(), &held).ok_or(JobError::Incomplete(self.task.ledger))?;
-            if self.swap(found, next, (&share, &roster), claim).await? {
+            let swap = Swap { judged: found.ledger(), share: &share, roster: &roster, held: &held };
+            if self.swap(swap, claim).await? {
                 return Ok(Outcome::Done);
             }
         }
@@ -271,50 +276,63 @@ impl<'a> Job<'a> {
         Ok(held)
     }
 
-    /// Makes metadata name what this bookie holds; `false` if something changed meanwhile.
-    async fn swap(
+    /// Makes metadata name what this bookie holds; `false` if the ledger is not the one any more that was judged.
+    async fn swap(&self, swap: Swap<'_>, claim: &mut Claim<'_>) -> Result<bool, JobError> {
+        let ledger = self.task.ledger;
+        let next = swap.share.done(swap.judged, swap.held).ok_or(JobError::Incomplete(ledger))?;
+        let is_last = diagnose(&next, swap.roster).is_clear();
+        for attempt in 0..SWAPS {
+            if attempt > 0 {
+                self.tools.metrics.conflicts.increment(1);
+            }
+            // The page may have changed while the entries were copied; what counts is that this ledger has not.
+            let Some(found) = self.find().await?.filter(|found| found.ledger() == swap.judged) else {
+                return Ok(false);
+            };
+            let mut change = self.change(found, &next, &swap, claim).await?;
+            if is_last {
+                // If the auditor sees more than this bookie does, it writes the task again when it sees the page.
+                change.operations.push(Operation::Delete(key::repair(ledger)));
+            }
+            match in_time(self.tools.metadata.transact(change)).await? {
+                Written::Committed { .. } => {
+                    claim.dropped();
+                    let reason = self.task.reason;
+                    tracing::info!(%ledger, bookie = %self.tools.member, ?reason, bytes = self.task.bytes, "repaired");
+                    return Ok(true);
+                }
+                Written::Conflict { condition: 0, .. } => {
+                    return Err(MetadataError::SessionExpired(self.session).into());
+                }
+                Written::Conflict { .. } => {}
+            }
+        }
+        Err(JobError::Restless(ledger))
+    }
+
+    /// One transaction: the page, the stray copies as they then are, and the end of the claim.
+    async fn change(
         &self,
         found: Found,
-        next: LedgerMetadata,
-        (share, roster): (&Share, &Roster),
-        claim: &mut Claim<'_>,
-    ) -> Result<bool, JobError> {
+        next: &LedgerMetadata,
+        swap: &Swap<'_>,
+        claim: &Claim<'_>,
+    ) -> Result<Transaction, JobError> {
         let stray = self.stray().await?;
         let named = |m: &BookieMember| next.fragments.iter().any(|f| f.ensemble.contains(m));
         let mut held_by = stray.held_by.clone();
-        held_by.extend(share.released());
-        held_by.retain(|m| !named(m) && !roster.is_superseded(*m));
+        held_by.extend(swap.share.released());
+        held_by.retain(|m| !named(m) && !swap.roster.is_superseded(*m));
         let Found { mut page, version, position } = found;
-        let rest = diagnose(&next, roster);
-        page.ledgers[position].ledger = next;
-
-        let (ledger, page_key) = (self.task.ledger, key::closed_page(self.task.partition, self.task.page));
-        let mut change = Transaction {
-            conditions: vec![
-                Condition::Session(self.session),
-                Condition::Version(page_key.clone(), version),
-                stray.condition(ledger),
-            ],
-            operations: vec![Operation::Put { key: page_key, value: encode(&page), session: None }, claim.delete()],
-            request: None,
-        };
+        page.ledgers[position].ledger.clone_from(next);
+        let (ledger, key) = (self.task.ledger, key::closed_page(self.task.partition, self.task.page));
+        let conditions =
+            vec![Condition::Session(self.session), Condition::Version(key.clone(), version), stray.condition(ledger)];
+        let mut operations = vec![Operation::Put { key, value: encode(&page), session: None }, claim.delete()];
         if held_by != stray.held_by {
-            change.operations.push(stray.becomes(held_by, &self.task));
+            operations.push(stray.becomes(held_by, &self.task));
         }
-        if rest.is_clear() {
-            // If the auditor sees more than this bookie does, it writes the task again when it sees the page.
-            change.operations.push(Operation::Delete(key::repair(ledger)));
-        }
-        match in_time(self.tools.metadata.transact(change)).await? {
-            Written::Committed { .. } => {
-                claim.dropped();
-                let reason = self.task.reason;
-                tracing::info!(%ledger, bookie = %self.tools.member, ?reason, bytes = self.task.bytes, "repaired");
-                Ok(true)
-            }
-            Written::Conflict { condition: 0, .. } => Err(MetadataError::SessionExpired(self.session).into()),
-            Written::Conflict { .. } => Ok(false),
-        }
+        Ok(Transaction { conditions, operations, request: None })
     }
 
     async fn stray(&self) -> Result<Stray, JobError> {
@@ -324,6 +342,16 @@ impl<'a> Job<'a> {
         let record: StrayCopies = decode(&item.value)?;
         Ok(Stray { held_by: record.held_by.into_iter().collect(), version: Some(item.version) })
     }
+}
+
+/// A change of metadata that is to follow a copy.
+struct Swap<'a> {
+    /// The ledger as it was judged.
+    judged: &'a LedgerMetadata,
+    share: &'a Share,
+    roster: &'a Roster,
+    /// What this bookie durably holds of it.
+    held: &'a [RangeInclusive<u64>],
 }
 
 /// Whether a job may begin.

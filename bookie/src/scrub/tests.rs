@@ -194,3 +194,32 @@ async fn a_scrub_that_metadata_interrupts_is_finished_later() {
     assert_eq!(world.record().expect("a record").healed, 4);
     world.rig.stop();
 }
+
+#[tokio::test]
+async fn what_a_reader_finds_damaged_is_healed_at_once() {
+    let world = World::new().await;
+    let record = ScrubRecord {
+        started_at: Some(SystemClock::default().wall()),
+        finished_at: Some(SystemClock::default().wall()),
+        entries: 77,
+        ..ScrubRecord::default()
+    };
+    world.metadata.put(key::scrub(US.id), &record);
+    let stopping = CancellationToken::new();
+    let task = tokio::spawn(world.scrubber().run(stopping.clone()));
+    assert!(matches!(world.rig.read(1, 2).await, Err(BookieError::Unknown { .. })));
+    let healed = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while world.record().is_none_or(|record| record.healed == 0) {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), healed).await.expect("healed");
+    assert_eq!(world.rig.read(1, 2).await.map(|run| run[0]), Ok(2));
+    let after = world.record().expect("a record");
+    assert_eq!((after.damaged, after.healed, after.entries), (1, 1, 77), "the others were not read");
+    assert_eq!(world.state_of(2).1, [0..=2, 5..=9], "and wait for their scrub");
+    stopping.cancel();
+    task.await.expect("ends");
+    world.rig.stop();
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    readers::Limits,
     rig::{KEY, MEMBER, Rig, Setup},
     store::{
         EntryStore,
@@ -184,4 +185,103 @@ async fn reads_are_refused_when_stopping() {
     rig.add(1, 0).await.expect("stored");
     rig.stop();
     assert!(matches!(rig.read(1, 0).await, Err(BookieError::Unavailable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_reads_keeps_no_add_waiting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let read_limits = Limits { jobs: 1000, bytes: 3 << 20 };
+    let rig = Rig::with(rocks(&dir), Setup { read_limits, tail_bytes: 200, ..Setup::default() });
+    for id in 0..20 {
+        rig.add(1, id).await.expect("stored");
+    }
+    // Every thread that reads is busy for as long as this test wants.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(parking_lot::Mutex::new(held));
+    for _ in 0..2 {
+        let held = Arc::clone(&held);
+        rig.0.0.readers.run(
+            1 << 20,
+            Box::new(move |_| {
+                held.lock().recv().ok();
+            }),
+        );
+    }
+    let waiting = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.read(1, 0).await }
+    });
+    let mut refused = 0;
+    let flooded = async {
+        loop {
+            // A read asks for 1 MiB: one more waits, the others are over the budget.
+            match futures::FutureExt::now_or_never(rig.run(1, 0)) {
+                Some(Err(BookieError::Unavailable { .. })) if refused == 10 => break,
+                Some(Err(BookieError::Unavailable { .. })) => refused += 1,
+                Some(other) => panic!("{other:?}"),
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), flooded).await.expect("reads over the budget are refused");
+    let adds = async {
+        for id in 20..120 {
+            rig.add(1, id).await.expect("stored");
+        }
+        rig.fence(2).await.expect("fenced");
+        rig.delete(3).await.expect("deleted");
+        rig.read(1, 119).await.expect("the tail is in memory")
+    };
+    let tail = tokio::time::timeout(Duration::from_secs(60), adds).await.expect("nothing waits for a reader");
+    assert_eq!(tail, [119]);
+    drop(release);
+    let read = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("answered").expect("no panic");
+    assert!(matches!(read, Ok(_) | Err(BookieError::Unavailable { .. })), "{read:?}");
+    let given_back = async {
+        while rig.read(1, 0).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), given_back).await.expect("the budget is given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_beside_a_deletion_gets_entries_or_learns_of_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rig = Rig::with(rocks(&dir), Setup { tail_bytes: 0, ..Setup::default() });
+    for ledger in 0..20 {
+        for id in 0..10 {
+            rig.add(ledger, id).await.expect("stored");
+        }
+    }
+    let readers: Vec<_> = (0..20)
+        .map(|ledger| {
+            let rig = rig.clone();
+            tokio::spawn(async move {
+                let mut runs = 0;
+                loop {
+                    match rig.run(ledger, 0).await {
+                        Ok(run) => {
+                            let ids: Vec<_> = run.entries.iter().map(|e| (e.ledger().0, e.entry().0)).collect();
+                            assert_eq!(ids, (0..10).map(|id| (ledger, id)).collect::<Vec<_>>(), "never a part of it");
+                            assert!(run.entries.iter().all(|e| e.payload()[..] == b"payload"[..]));
+                            runs += 1;
+                        }
+                        Err(BookieError::Deleted(id)) => return (id.0, runs),
+                        Err(other) => panic!("ledger {ledger}: {other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for ledger in 0..20 {
+        rig.delete(ledger).await.expect("deleted");
+        let store = Arc::clone(&rig.shared().store);
+        let reclaimed = tokio::task::spawn_blocking(move || store.reclaim(&[LedgerId(ledger)]));
+        reclaimed.await.expect("no panic").expect("reclaimed");
+    }
+    for (ledger, reader) in (0..20).zip(readers) {
+        let ended = tokio::time::timeout(Duration::from_secs(60), reader).await.expect("learns of it");
+        assert_eq!(ended.expect("no panic").0, ledger);
+    }
 }

@@ -1,7 +1,7 @@
 //! What every store must do, as one suite that runs on each of them. Owns no store.
 
 use super::{Batch, EntryStore, ReadLimits, StoreError, Write};
-use crate::ledger::{KnownLedger, LedgerRecord};
+use crate::ledger::{Floor, KnownLedger, LedgerRecord};
 use bytes::BytesMut;
 use protocol::{
     id::{EntryId, Lac, LedgerId, LedgerKey},
@@ -39,7 +39,7 @@ pub(crate) fn run(store: &dyn EntryStore) {
     records_are_listed_in_order(store);
     a_dropped_ledger_is_gone_and_its_neighbours_stay(store);
     extreme_ids_are_ordinary(store);
-    limbo_is_remembered(store);
+    limbo_and_floor_are_remembered(store);
     store.close().expect("closed");
     assert_eq!(store.get(LedgerId(1), EntryId(0)), Err(StoreError::Closed));
     assert_eq!(store.commit(&batch_of([Write::Limbo(false)])), Err(StoreError::Closed));
@@ -131,10 +131,13 @@ fn extreme_ids_are_ordinary(store: &dyn EntryStore) {
     assert_eq!(store.last(last), Ok(None));
 }
 
-fn limbo_is_remembered(store: &dyn EntryStore) {
-    assert!(!store.state().expect("state").limbo);
+fn limbo_and_floor_are_remembered(store: &dyn EntryStore) {
+    let state = store.state().expect("state");
+    assert_eq!((state.limbo, state.floor), (false, Floor::NONE), "an old store says nothing of a floor");
     store.commit(&batch_of([Write::Limbo(true)])).expect("committed");
     assert!(store.state().expect("state").limbo);
-    store.commit(&batch_of([Write::Limbo(false)])).expect("committed");
-    assert!(!store.state().expect("state").limbo);
+    let floor = Floor(LedgerId(1 << 40));
+    store.commit(&batch_of([Write::Floor(floor), Write::Limbo(false)])).expect("committed");
+    let state = store.state().expect("state");
+    assert_eq!((state.limbo, state.floor), (false, floor));
 }

@@ -5,6 +5,7 @@
 //! | `sys` | `format` | 4 bytes: the version of this page |
 //! | `sys` | `commit` | 8 bytes: the number of the last batch |
 //! | `sys` | `limbo` | 1 byte: 1 while the bookie is in limbo |
+//! | `sys` | `floor` | 8 bytes: no unknown ledger below this id counts as new; absent is 0; what follows is ignored |
 //! | `ledger` | ledger id (8) | version 1 (1), kind (1): 1 known, 2 deleted; if known: flags (1), 0 (1), key (8), last-add-confirmed (8) |
 //! | `entry` | ledger id (8), entry id (8) | the sealed entry, as `protocol::ledger::entry` lays it out |
 //!
@@ -24,6 +25,8 @@ pub const SYS_FORMAT: &[u8] = b"format";
 pub const SYS_COMMIT: &[u8] = b"commit";
 /// `sys`: whether the bookie is in limbo.
 pub const SYS_LIMBO: &[u8] = b"limbo";
+/// `sys`: the lowest id of an unknown ledger that counts as new.
+pub const SYS_FLOOR: &[u8] = b"floor";
 
 /// The name of the column family of the store's own state.
 pub const CF_SYS: &str = "sys";

@@ -31,6 +31,7 @@ impl Contents {
                 }
                 Write::Drop(id) => self.entries.retain(|(ledger, _), _| ledger != id),
                 Write::Limbo(limbo) => self.state.limbo = *limbo,
+                Write::Floor(floor) => self.state.floor = *floor,
             }
         }
         self.state.commit = number;
@@ -42,6 +43,7 @@ impl Contents {
 struct Faults {
     fail_write: bool,
     fail_sync: bool,
+    fail_next_sync: bool,
     fail_read: bool,
     held: bool,
     /// Commits that wait because of `held`.
@@ -166,11 +168,17 @@ impl MemoryStore {
         self.shelf.lock().faults.fail_sync = true;
     }
 
+    /// The next commit fails after it was written, and those after it succeed: a disk that hides what it lost. A crash
+    /// loses the one that failed.
+    pub fn fail_next_sync(&self) {
+        self.shelf.lock().faults.fail_next_sync = true;
+    }
+
     /// Whether commits fail now.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         let shelf = self.shelf.lock();
-        shelf.faults.fail_write || shelf.faults.fail_sync
+        shelf.faults.fail_write || shelf.faults.fail_sync || shelf.faults.fail_next_sync
     }
 
     /// Reads fail from now on.
@@ -247,7 +255,7 @@ impl EntryStore for MemoryStore {
         }
         let number = shelf.live.state.commit + 1;
         shelf.live.apply(batch, number);
-        if shelf.faults.fail_sync {
+        if std::mem::take(&mut shelf.faults.fail_next_sync) || shelf.faults.fail_sync {
             shelf.is_ahead = true;
             return Err(StoreError::Failed("syncs fail".into()));
         }
@@ -323,7 +331,10 @@ impl EntryStore for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{self, batch_of, entry};
+    use crate::{
+        ledger::Floor,
+        store::conformance::{self, batch_of, entry},
+    };
 
     #[test]
     fn conforms() {
@@ -339,6 +350,7 @@ mod tests {
             Write::Entry(entry(1, 1, b"lost")),
             Write::Ledger(LedgerId(2), LedgerRecord::Deleted),
             Write::Limbo(true),
+            Write::Floor(Floor(LedgerId(9))),
         ]);
         assert!(store.commit(&lost).is_err());
         assert!(store.get(LedgerId(1), EntryId(1)).expect("read").is_some(), "written, not synced");
@@ -346,7 +358,7 @@ mod tests {
         assert!(store.get(LedgerId(1), EntryId(0)).expect("read").is_some());
         assert!(store.get(LedgerId(1), EntryId(1)).expect("read").is_none());
         assert_eq!(store.ledger(LedgerId(2)), Ok(None));
-        assert_eq!(store.state(), Ok(StoreState { commit: 1, limbo: false }));
+        assert_eq!(store.state(), Ok(StoreState { commit: 1, ..StoreState::default() }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod watermark;
 #[cfg(test)]
 pub(crate) mod conformance;
 
-use crate::ledger::LedgerRecord;
+use crate::ledger::{Floor, LedgerRecord};
 use bytes::Bytes;
 use protocol::{
     id::{EntryId, LedgerId},
@@ -30,6 +30,8 @@ pub enum Write {
     Drop(LedgerId),
     /// Stores whether the whole bookie is in limbo.
     Limbo(bool),
+    /// Stores the floor: which unknown ledgers count as new.
+    Floor(Floor),
 }
 
 /// Changes that become durable together, in this order.
@@ -66,7 +68,7 @@ impl Batch {
     pub fn entries(&self) -> impl Iterator<Item = &SealedEntry> {
         self.writes.iter().filter_map(|write| match write {
             Write::Entry(entry) => Some(entry),
-            Write::Ledger(..) | Write::Drop(_) | Write::Limbo(_) => None,
+            Write::Ledger(..) | Write::Drop(_) | Write::Limbo(_) | Write::Floor(_) => None,
         })
     }
 }
@@ -78,6 +80,8 @@ pub struct StoreState {
     pub commit: u64,
     /// Whether the whole bookie is in limbo.
     pub limbo: bool,
+    /// Which unknown ledgers count as new; [`Floor::NONE`] in a store that never heard of a floor.
+    pub floor: Floor,
 }
 
 /// How much of a range is wanted.

@@ -8,7 +8,7 @@ mod options;
 mod space;
 
 use super::{Batch, EntryStore, ReadLimits, StoreError, StoreState, Write, keys};
-use crate::ledger::LedgerRecord;
+use crate::ledger::{Floor, LedgerRecord};
 use bytes::{Buf, Bytes};
 pub use options::RocksOptions;
 use parking_lot::{Mutex, RwLock};
@@ -113,6 +113,7 @@ impl RocksStore {
                     out.delete_range_cf(&entry, start, end);
                 }
                 Write::Limbo(limbo) => out.put_cf(&sys, keys::SYS_LIMBO, [u8::from(*limbo)]),
+                Write::Floor(floor) => out.put_cf(&sys, keys::SYS_FLOOR, floor.0.0.to_be_bytes()),
             }
         }
         out.put_cf(&sys, keys::SYS_COMMIT, number.to_be_bytes());
@@ -269,12 +270,14 @@ fn cursor(db: &Db, ledger: LedgerId, readahead: usize) -> Cursor<'_> {
 
 fn read_state(db: &Db) -> Result<StoreState, StoreError> {
     let sys = family(db, keys::CF_SYS);
-    let commit = match db.get_pinned_cf(&sys, keys::SYS_COMMIT).map_err(failed)? {
-        Some(value) => value.as_ref().try_get_u64().map_err(|e| StoreError::Damaged(format!("commit number: {e}")))?,
-        None => 0,
+    let number = |key, what: &str| match db.get_pinned_cf(&sys, key).map_err(failed)? {
+        Some(value) => value.as_ref().try_get_u64().map_err(|e| StoreError::Damaged(format!("{what}: {e}"))),
+        None => Ok(0),
     };
+    let commit = number(keys::SYS_COMMIT, "commit number")?;
+    let floor = Floor(LedgerId(number(keys::SYS_FLOOR, "floor")?));
     let limbo = db.get_pinned_cf(&sys, keys::SYS_LIMBO).map_err(failed)?.is_some_and(|v| v[..] != [0]);
-    Ok(StoreState { commit, limbo })
+    Ok(StoreState { commit, limbo, floor })
 }
 
 /// Refuses a newer format by name; writes ours into a store that was just made.

@@ -35,10 +35,17 @@ pub fn choose(bookies: &[BookieRecord], quorum: Quorum, seed: u64) -> Result<Vec
 }
 
 /// Bookies that could take the place of a failed member of `ensemble`, best first: racks that no member stands in come
-/// first. A bookie that is in the ensemble, in whatever life of its disk, is never a spare.
+/// first. A bookie of the ensemble that has begun a new life comes last, because it can take the place of its old life
+/// only (the writer sees to that); in the same life it is never a spare.
 #[must_use]
 pub fn spares(bookies: &[BookieRecord], ensemble: &[BookieMember], seed: u64) -> Vec<BookieMember> {
-    rank(bookies, ensemble, seed)
+    let mut spares = rank(bookies, ensemble, seed);
+    let is_reborn = |b: &&BookieRecord| {
+        let old = ensemble.iter().find(|m| m.id == b.member.id);
+        b.state == BookieState::Writable && old.is_some_and(|old| old.incarnation < b.member.incarnation)
+    };
+    spares.extend(bookies.iter().filter(is_reborn).map(|b| b.member));
+    spares
 }
 
 /// Writable bookies outside `taken`, ordered so that every prefix is spread over as many racks as possible. A bookie
@@ -173,8 +180,11 @@ mod tests {
             assert_eq!(spares[0].id.0 % 3, 2, "the unused rack comes first");
             assert_eq!(spares.len(), 4);
         }
-        // A member that came back with an empty disk is not a spare for itself.
+        // A member that came back with an empty disk may follow itself, after all others; an older life may not.
         ensemble[0].incarnation = Incarnation(0);
-        assert!(spares(&bookies, &ensemble, 1).iter().all(|m| m.id.0 != 0));
+        let spares_of = |ensemble: &[BookieMember]| spares(&bookies, ensemble, 1);
+        assert_eq!((spares_of(&ensemble).len(), spares_of(&ensemble)[4]), (5, bookies[0].member));
+        ensemble[0].incarnation = Incarnation(2);
+        assert_eq!(spares_of(&ensemble).len(), 4);
     }
 }

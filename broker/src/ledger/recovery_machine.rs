@@ -263,11 +263,8 @@ impl LedgerRecovery {
 
     fn read(&mut self, entry: EntryId, out: &mut Vec<Command>) {
         // R7: a bookie that this recovery has brought in holds nothing old, and would honestly say so.
-        let ensemble = match self.limits.mutants.has(Mutant::ReadFromChangedEnsemble) {
-            true => self.writer.metadata().ensemble_of(entry),
-            false => self.metadata.ensemble_of(entry),
-        };
-        let fence = !self.metadata.is_closed() && !self.limits.mutants.has(Mutant::ReadWithoutFence);
+        let ensemble = self.metadata.ensemble_of(entry);
+        let fence = !self.metadata.is_closed();
         out.extend(ensemble.iter().map(|m| Command::Read { member: *m, entry, fence }));
         self.phase = Phase::Reading(entry, Answers::of(ensemble));
     }

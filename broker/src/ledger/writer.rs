@@ -216,6 +216,10 @@ impl LedgerAppender {
     /// Waits no longer for a bookie that has gone, unless the ledger could not go on without it: what it has not answered
     /// counts as failed, before the deadline of the call.
     pub fn abandon(&self, member: BookieMember) {
+        let owes = self.0.state.lock().machine.first_unanswered(member).is_some();
+        if !owes {
+            return;
+        }
         let spares = self.0.spares();
         let mut state = self.0.state.lock();
         let owed = state.machine.first_unanswered(member).filter(|_| !state.machine.depends_on(member, &spares));

@@ -247,7 +247,7 @@ impl LedgerMetadataStore for HeadStore {
 async fn replace(list: &LedgerList, expected: &LedgerMetadata, new: &LedgerMetadata) -> Result<(), ReplaceError> {
     let mut lost = false;
     let changed = list.update(|list| match list.replace_head(expected, new) {
-        Replacement::Possible(change) => Ok(Some(change)),
+        Replacement::Possible(change) => Ok(Some(*change)),
         Replacement::Done => Ok(None),
         Replacement::Lost => {
             lost = true;

@@ -296,6 +296,13 @@ impl Partition {
         self.topic.settings.load_full()
     }
 
+    /// The members of all closed ledgers, as readers would ask them.
+    pub(crate) fn closed_members_for_tests(&self) -> Vec<protocol::ledger::metadata::BookieMember> {
+        let view = self.view();
+        let fragments = view.closed.iter().flat_map(|l| l.ledger.fragments.iter());
+        fragments.flat_map(|f| f.ensemble.iter().copied()).collect()
+    }
+
     /// Whether appends are accepted.
     pub(crate) fn takes_appends_for_tests(&self) -> bool {
         self.core.lock().phase == Phase::Serving

@@ -5,7 +5,10 @@
 
 use super::{Partition, Phase, Work};
 use crate::managed_ledger::relocation::{Placed, Relocation};
-use protocol::ledger::{metadata::BookieMember, quorum::Quorum};
+use protocol::{
+    ledger::{metadata::BookieMember, quorum::Quorum},
+    service::directory::BookieDirectory,
+};
 use std::{sync::Arc, time::Duration};
 
 /// Between two relocations of one partition at least; up to half as much is added, different for each partition.
@@ -29,11 +32,11 @@ impl Partition {
         let now = self.context.clock.monotonic();
         let begun = self.with(|core, out| {
             let may = core.phase == Phase::Serving && !core.paused && !core.rolling && now >= core.relocate_after;
-            let Some(head) = core.head.as_ref().filter(|_| may && now >= core.roll_after) else { return None };
+            let ledger = core.head.as_ref().filter(|_| may && now >= core.roll_after)?.id();
             core.rolling = true;
             core.relocate_after = now + APART + APART.mul_f64(self.phase_of_debounce());
             out.work = Some(Work::Roll);
-            Some(head.id())
+            Some(ledger)
         });
         if let Some(ledger) = begun {
             tracing::info!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, %ledger, reason = why.label(), "the ledger ends for better bookies");
@@ -47,6 +50,20 @@ impl Partition {
         let appender = self.core.lock().head.as_ref().map(|head| head.appender().clone());
         if let Some(appender) = appender {
             appender.abandon(member);
+        }
+    }
+
+    /// Reads the list again if it names bookies that are gone: repair has moved those ledgers, or soon will. Readers do so
+    /// too when they fail; this spares them the failure.
+    pub(crate) async fn follow_repairs(&self) {
+        let Some(list) = self.list() else { return };
+        let (seen, live) = (list.view(), self.context.roster.live());
+        let is_gone = |member: &BookieMember| live.iter().all(|b| b.member != *member);
+        let fragments = || seen.closed.iter().flat_map(|l| l.ledger.fragments.iter());
+        if fragments().any(|f| f.ensemble.iter().any(is_gone))
+            && let Err(problem) = list.refresh(&seen).await
+        {
+            tracing::debug!(partition = %self.id, %problem, "the list of ledgers is not read again");
         }
     }
 

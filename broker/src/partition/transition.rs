@@ -81,8 +81,23 @@ impl Partition {
         };
         match created.await {
             Ok(head) => self.with(|core, out| self.begin_head(core, &list, &head, out)),
+            Err(HeadError::List(ListError::Unclosed(unheard))) => self.recover_unheard(unheard),
             Err(problem) => self.refuse_queue(&problem),
         }
+    }
+
+    /// An earlier attempt to create a head took effect although its answer was lost: it is recovered like any head whose
+    /// writer is gone, and whoever waits is told to try again (rule L4).
+    fn recover_unheard(self: &Arc<Self>, unheard: LedgerId) {
+        tracing::warn!(partition = %self.id, topic = %self.topic.name, epoch = %self.epoch, ledger = %unheard, "a ledger was created unheard; recovering");
+        self.with(|core, out| {
+            if core.phase.writes() {
+                let reason = format!("ledger {unheard} was created unheard and is being recovered");
+                core.log.refuse_queue(&AppendError::Unavailable { reason }, &mut out.answers);
+                (core.phase, core.paused, core.rolling) = (Phase::Recovering, true, false);
+                out.work = Some(Work::Recover);
+            }
+        });
     }
 
     /// The quorum that a new ledger should have; refuses before a ledger id is spent.

@@ -30,6 +30,7 @@ impl Partition {
     /// Applies the topic's retention, and forgets producers that have been silent for too long.
     pub(crate) async fn apply_retention(self: &Arc<Self>) {
         let Some(list) = self.list() else { return };
+        self.follow_repairs().await;
         let now = self.context.clock.wall();
         let settings = self.topic.settings.load_full();
         let expiration = self.context.settings.load().producer_expiration;

@@ -1,6 +1,6 @@
 //! Watches the bookies of all heads: has heads ended that stand on bad ones, and no longer waits for those that are gone.
 //!
-//! Owns the pace: it looks when the cluster view changes and every second, and ends a bounded number of heads per look,
+//! Owns the pace: it looks when bookies come or go and every second, and ends a bounded number of heads per look,
 //! so that the loss of a bookie does not make every partition write metadata at the same instant.
 
 use super::Broker;
@@ -8,8 +8,9 @@ use crate::{
     managed_ledger::relocation::{Bookies, Placed, Watch},
     partition::Partition,
 };
-use protocol::{ledger::metadata::BookieMember, service::directory::BookieDirectory};
+use protocol::{cluster::ClusterSnapshot, ledger::metadata::BookieMember, service::directory::BookieDirectory};
 use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Between two looks when nothing changes.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ impl Broker {
             let more = self.look_after_heads(&mut watch);
             tokio::time::sleep(PAUSE).await;
             if !more {
-                drop(tokio::time::timeout(PERIOD, view.changed()).await);
+                drop(tokio::time::timeout(PERIOD, bookies_change(&mut view)).await);
             }
         }
     }
@@ -56,4 +57,16 @@ impl Broker {
         }
         ended == AT_ONCE
     }
+}
+
+/// Waits until a bookie comes, goes, or is taken out. The view changes all the time: partitions roll.
+async fn bookies_change(view: &mut watch::Receiver<Arc<ClusterSnapshot>>) {
+    let before = Arc::clone(&view.borrow_and_update());
+    while view.changed().await.is_ok() {
+        let now = view.borrow_and_update();
+        if now.bookies != before.bookies || now.decommissions != before.decommissions || now.cookies != before.cookies {
+            return;
+        }
+    }
+    std::future::pending().await
 }

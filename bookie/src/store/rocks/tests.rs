@@ -63,6 +63,10 @@ fn everything_committed_is_there_after_a_crash() {
     assert_eq!(again.range(LedgerId(1), EntryId(0), conformance::ALL).map(|run| run.len()), Ok(20));
     assert_eq!(again.ledgers(None, 100).map(|all| all.len()), Ok(20));
     assert_eq!(again.commit(&batch_of([Write::Limbo(false)])), Ok(21), "numbers go on");
+    let floor = Floor(LedgerId(258));
+    again.commit(&batch_of([Write::Floor(floor)])).expect("committed");
+    let copy = crashed(copy.path());
+    assert_eq!(open(copy.path()).state().expect("state").floor, floor);
 }
 
 #[test]
@@ -134,13 +138,60 @@ fn a_flipped_bit_on_the_disk_is_never_served() {
     assert!(again.range(LedgerId(1), EntryId(0), conformance::ALL).is_err());
 }
 
+/// A store with its journal in a directory of its own.
+fn open_apart(data: &Path, wal: &Path) -> RocksStore {
+    let options = RocksOptions { wal_dir: Some(wal.into()), ..RocksOptions::default() };
+    RocksStore::open(data, &options, true).expect("opens")
+}
+
 #[test]
 fn the_journal_may_have_a_disk_of_its_own() {
     let (data, wal) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    let options = RocksOptions { wal_dir: Some(wal.path().into()), ..RocksOptions::default() };
-    let store = RocksStore::open(data.path(), &options, true).expect("opens");
+    let store = open_apart(data.path(), wal.path());
     store.commit(&batch_of([Write::Entry(entry(1, 0, &[7; 50_000]))])).expect("committed");
     assert!(size_of(wal.path(), "log") > 50_000 && files(data.path(), "log").is_empty());
+    let (data_image, wal_image) = (crashed(data.path()), crashed(wal.path()));
+    store.commit(&batch_of([Write::Entry(entry(1, 1, &[8; 50_000]))])).expect("committed");
+    store.close().expect("closed");
+    let count = |store: &RocksStore| store.range(LedgerId(1), EntryId(0), conformance::ALL).expect("read").len();
+    assert_eq!(count(&open_apart(data.path(), wal.path())), 2, "after a clean stop");
+    let again = open_apart(data_image.path(), wal_image.path());
+    assert_eq!((count(&again), again.state().expect("state").commit), (1, 1), "after a crash");
+}
+
+#[test]
+fn nothing_is_written_after_the_sync_that_acknowledges() {
+    for apart in [false, true] {
+        let (data, wal) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let journal_dir = if apart { wal.path() } else { data.path() };
+        let open = |data: &Path, wal: &Path| if apart { open_apart(data, wal) } else { self::open(data) };
+        let store = open(data.path(), wal.path());
+        for id in 0..5 {
+            let writes =
+                [Write::Entry(entry(1, id, &[id as u8; 30_000])), Write::Ledger(LedgerId(id), LedgerRecord::Deleted)];
+            assert_eq!(store.commit(&batch_of(writes)), Ok(id + 1));
+            // The disk as it is the moment the answer is there.
+            let (data_image, wal_image) = (crashed(data.path()), crashed(wal.path()));
+            let then = fs::read(journal(journal_dir)).expect("readable");
+            assert!(store.get(LedgerId(1), EntryId(id)).expect("read").is_some());
+            assert_eq!(fs::read(journal(journal_dir)).expect("readable"), then, "the journal was complete");
+            let again = open(data_image.path(), wal_image.path());
+            assert_eq!(again.state().expect("state").commit, id + 1);
+            assert_eq!(again.range(LedgerId(1), EntryId(0), conformance::ALL).map(|run| run.len() as u64), Ok(id + 1));
+            assert_eq!(again.ledger(LedgerId(id)), Ok(Some(LedgerRecord::Deleted)), "the whole batch");
+        }
+    }
+}
+
+/// Writes these ledgers in turns, `count` entries of `size` bytes each, and flushes them.
+fn fill(store: &RocksStore, ledgers: std::ops::Range<u64>, count: u64, size: usize) {
+    for id in 0..count {
+        let body = vec![id as u8; size];
+        store
+            .commit(&batch_of(ledgers.clone().map(|ledger| Write::Entry(entry(ledger, id, &body)))))
+            .expect("committed");
+    }
+    store.settle().expect("settled");
 }
 
 #[test]
@@ -148,18 +199,60 @@ fn deleting_gives_space_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = RocksOptions { write_buffer: 4 << 20, ..RocksOptions::default() };
     let store = RocksStore::open(dir.path(), &options, true).expect("opens");
-    // Two ledgers of 20 MB each, mixed.
-    for id in 0..40 {
-        let entries = [1, 2].map(|ledger| Write::Entry(entry(ledger, id, &vec![id as u8; 500_000])));
-        store.commit(&batch_of(entries)).expect("committed");
-    }
-    store.with(|db| db.flush_cf(&family(db, keys::CF_ENTRY)).map_err(failed)).expect("flushed");
+    fill(&store, 1..3, 40, 500_000);
     let before = size_of(dir.path(), "blob");
     assert!(before >= 40_000_000, "{before}");
     store.commit(&batch_of([Write::Drop(LedgerId(1)), Write::Drop(LedgerId(2))])).expect("committed");
     store.reclaim(&[LedgerId(1), LedgerId(2)]).expect("reclaimed");
     let after = size_of(dir.path(), "blob");
     assert!(after < before / 10, "{after} of {before} bytes are left");
+}
+
+#[test]
+fn living_entries_do_not_keep_their_dead_neighbours() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = RocksOptions { write_buffer: 2 << 20, ..RocksOptions::default() };
+    let store = RocksStore::open(dir.path(), &options, true).expect("opens");
+    // Ten ledgers share every blob file; every second one dies, one after the other.
+    fill(&store, 0..10, 40, 50_000);
+    let before = size_of(dir.path(), "blob");
+    for ledger in (0..10).step_by(2).map(LedgerId) {
+        store.commit(&batch_of([Write::Drop(ledger)])).expect("committed");
+        store.reclaim(&[ledger]).expect("reclaimed");
+    }
+    let (after, living) = (size_of(dir.path(), "blob"), before / 2);
+    assert!(after < living + living / 2, "{after} bytes are left of {before}, {living} live");
+    for ledger in 0..10 {
+        let run = store.range(LedgerId(ledger), EntryId(0), conformance::ALL).expect("read");
+        assert_eq!(run.len(), if ledger % 2 == 0 { 0 } else { 40 }, "ledger {ledger}");
+        for (id, bytes) in (0..).zip(run) {
+            let opened = SealedEntry::open(bytes, LedgerId(ledger), EntryId(id)).expect("whole");
+            assert_eq!(opened.payload()[..], vec![id as u8; 50_000][..]);
+        }
+    }
+    store.close().expect("closed");
+    let again = RocksStore::open(dir.path(), &options, false).expect("opens");
+    assert_eq!(again.range(LedgerId(9), EntryId(0), conformance::ALL).map(|run| run.len()), Ok(40));
+}
+
+#[test]
+fn a_listing_over_damage_is_an_error_and_never_shorter() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    fill(&store, 1..2, 10, 50_000);
+    store.close().expect("closed");
+    for blob in files(dir.path(), "blob") {
+        let file = fs::OpenOptions::new().write(true).open(blob).expect("there");
+        file.write_all_at(&vec![0xee; 400_000], 1000).expect("damaged");
+    }
+    let again = open(dir.path());
+    let mut named = 0;
+    let visited = again.visit(LedgerId(1), EntryId(0), &mut |_| {
+        named += 1;
+        true
+    });
+    assert!(visited.is_err() && named < 10, "{named} were named");
+    assert!(again.get(LedgerId(1), EntryId(0)).is_err());
 }
 
 #[test]

@@ -82,8 +82,10 @@ impl LedgerWriter {
         let fresh = |spare: &&BookieMember| self.members.iter().all(|m| m.id.id != spare.id);
         let allowed = if self.changes < self.limits.ensemble_changes { spares } else { &[] };
         let mut fresh = allowed.iter().filter(fresh).copied();
+        // A bookie that lost its disk may follow its old life, in that place and in no other: no bookie is there twice.
+        let reborn = |old: BookieMember| allowed.iter().find(|s| s.id == old.id && s.incarnation > old.incarnation);
         let place = |member: &Member| match member.missing_from {
-            Some(_) => fresh.next().unwrap_or(member.id),
+            Some(_) => reborn(member.id).copied().or_else(|| fresh.next()).unwrap_or(member.id),
             None => member.id,
         };
         self.members.iter().map(place).collect()
@@ -139,5 +141,44 @@ impl LedgerWriter {
             WriteError::OutcomeUnknown { reason }
         };
         self.fail(error, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, Limits};
+    use super::*;
+    use protocol::{
+        id::{BookieId, Incarnation, LedgerId, LedgerKey, Timestamp},
+        ledger::quorum::Quorum,
+        service::bookie::BookieError,
+    };
+
+    fn member(id: u32, incarnation: u64) -> BookieMember {
+        BookieMember { id: BookieId(id), incarnation: Incarnation(incarnation) }
+    }
+
+    /// The ensemble that a writer on b1, b2, b3 asks for when b1 fails and these are the spares.
+    fn ensemble_after(spares: Vec<BookieMember>) -> Option<Vec<BookieMember>> {
+        let quorum = Quorum::new(3, 3, 2).expect("legal");
+        let ensemble = vec![member(1, 1), member(2, 1), member(3, 1)];
+        let metadata = LedgerMetadata::open(LedgerId(1), LedgerKey(1), quorum, ensemble, Timestamp(0));
+        let (mut writer, mut out) = (LedgerWriter::new(metadata, Limits::default()), Vec::new());
+        writer.on_event(Event::Append { size: 1, length: 1 }, &mut out);
+        let error = BookieError::Unavailable { reason: "gone".into() };
+        writer.on_event(Event::Failed { member: member(1, 1), entry: EntryId(0), error, spares }, &mut out);
+        out.into_iter().find_map(|command| match command {
+            Command::ChangeEnsemble { new } => Some(new.last_fragment().expect("a fragment").ensemble.clone()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_bookie_that_lost_its_disk_follows_its_old_life_and_takes_no_other_place() {
+        assert_eq!(ensemble_after(vec![member(1, 2)]), Some(vec![member(1, 2), member(2, 1), member(3, 1)]));
+        assert_eq!(ensemble_after(vec![member(2, 2)]), None, "b2 would be there twice");
+        assert_eq!(ensemble_after(vec![member(1, 0)]), None, "an older life knows less, not more");
+        let chosen = ensemble_after(vec![member(4, 1), member(1, 2)]);
+        assert_eq!(chosen, Some(vec![member(1, 2), member(2, 1), member(3, 1)]), "it leaves b4 for other places");
     }
 }

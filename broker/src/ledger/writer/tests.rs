@@ -11,6 +11,7 @@ use crate::ledger::{
 use parking_lot::Mutex as PlainMutex;
 use protocol::{
     id::Incarnation,
+    ledger::metadata::LedgerState,
     service::answer::Reply,
     testing::{clock::ManualClock, faults::Fault},
 };
@@ -214,14 +215,22 @@ async fn a_bookie_that_hangs_holds_nothing_up_and_is_reported() {
 }
 
 #[tokio::test]
-async fn another_life_of_a_bookie_is_not_the_member() {
+async fn another_life_of_a_bookie_is_not_the_member_and_may_only_follow_it() {
     let (mut ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
+    let live = ledger.ensemble()[0];
     ledger.metadata.fragments[0].ensemble[0].incarnation = Incarnation(0);
     let appender = open(&ledger, &heard);
+    ledger.store.answer_next(Err(ReplaceError::Unavailable { reason: "no leader".into() }));
     appender.append(payload(b"x")).expect("open");
     let error = heard.until_failed().await;
     assert!(matches!(error, WriteError::OutcomeUnknown { .. }), "{error:?}");
-    assert!(ledger.directory.fake(0).entries(ledger.id()).is_empty());
+    assert!(ledger.directory.fake(0).entries(ledger.id()).is_empty(), "it took nothing for its old life");
+
+    let heard = Heard::new();
+    let appender = open(&ledger, &heard);
+    appender.append(payload(b"x")).expect("open");
+    heard.until_confirmed(1).await;
+    assert_eq!(appender.metadata().fragments[0].ensemble, [live], "metadata names the new life before it counts");
 }
 
 #[tokio::test]
@@ -383,4 +392,27 @@ async fn hung_bookies_that_are_gone_are_replaced_before_their_calls_end() {
     appender.abandon(third);
     assert!(appender.members().contains(&(third, true)), "the ack quorum cannot do without it, so it is waited for");
     assert_eq!(appender.in_flight(), 1);
+}
+
+#[tokio::test]
+async fn what_a_replaced_bookie_lacks_is_in_metadata_before_the_ledger_ends() {
+    let (ledger, heard) = (Ledger::new(3, 2, 4), Heard::new());
+    let appender = open(&ledger, &heard);
+    let failed = ledger.ensemble()[0];
+    ledger.bookie(failed).faults().hang_next();
+    appender.append(payload(b"a")).expect("open");
+    heard.until_confirmed(1).await;
+    ledger.bookie(failed).faults().fail_next(BookieError::Storage { reason: "disk".into() });
+    appender.append(payload(b"b")).expect("open");
+    heard.until_confirmed(2).await;
+    while appender.metadata().fragments.len() < 2 && appender.metadata().holes.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let holes = appender.metadata().holes;
+    assert!(matches!(&holes[..], [hole] if hole.member == failed && *hole.entries.start() == 0), "{holes:?}");
+    // Its broker may die now: whoever recovers the ledger knows.
+    let in_recovery = LedgerMetadata { state: LedgerState::InRecovery, ..appender.metadata() };
+    drop(appender);
+    let recovered = crate::ledger::recover(&ledger.deps(), &in_recovery).await.expect("recovered");
+    assert_eq!(recovered.holes, holes);
 }

@@ -49,7 +49,7 @@ pub enum Replacement {
     /// It stands there already: an earlier attempt got through.
     Done,
     /// It can be made.
-    Possible(Change),
+    Possible(Box<Change>),
     /// The head is another ledger, or somebody else has changed it: the writer has lost it.
     Lost,
 }
@@ -156,7 +156,7 @@ impl ListState {
             Some(head) if head.ledger == *new => Replacement::Done,
             Some(head) if head.ledger == *expected => {
                 head.ledger.clone_from(new);
-                Replacement::Possible(Change::of(record))
+                Replacement::Possible(Box::new(Change::of(record)))
             }
             _ => Replacement::Lost,
         }

@@ -225,7 +225,7 @@ async fn move_ledgers(desk: &Desk, id: PartitionId, to: u32) {
 #[tokio::test]
 async fn readers_follow_ledgers_that_repair_has_moved_however_often() {
     let desk = cluster(3).await;
-    let id = topic(&desk, "orders", &[("segment.bytes", "200")]).await;
+    let id = topic(&desk, "orders", &[("segment.bytes", "200"), ("retention.ms", "-1")]).await;
     let value = "x".repeat(300);
     for _ in 0..4 {
         desk.write(id, &[&value]).await;
@@ -248,6 +248,11 @@ async fn readers_follow_ledgers_that_repair_has_moved_however_often() {
             offset += found.len() as i64;
         }
     }
+    let of = |fakes: std::ops::Range<u32>| move |m: &BookieMember| fakes.contains(&m.id.0);
+    move_ledgers(&desk, id, 12).await;
+    next.apply_retention().await;
+    let shown = next.partition(id).expect("served").closed_members_for_tests();
+    assert!(!shown.is_empty() && shown.iter().all(of(12..15)), "{shown:?}");
     let later = desk.another_with(3, cluster_config).await;
     desk.assign(id, &later).await;
     assert_eq!(append_to(&later, id, batches::plain(&["b"])).await.expect("appended").base_offset, Offset(4));

@@ -5,11 +5,13 @@ use super::{
     desk::{append_to, bases, eventually, fetch_from, in_time, request},
 };
 use protocol::{
-    id::{LeaderEpoch, Offset},
-    model::PartitionRecord,
+    id::{LeaderEpoch, LedgerId, LedgerKey, Offset, Timestamp},
+    ledger::{metadata::LedgerMetadata, quorum::Quorum},
+    model::{HeadLedger, PartitionRecord, key},
     service::{
         bookie::BookieError,
         broker::{AppendError, BrokerService, NotServed},
+        directory::BookieDirectory,
     },
     testing::{BatchBuilder, Fault, batches},
 };
@@ -199,4 +201,21 @@ async fn storage_that_lost_acknowledged_records_stops_the_partition_instead_of_s
     }
     assert_eq!(desk.fetch(id, 0).await.expect("reads go on").high_watermark, Offset(3));
     assert_eq!(desk.head(id), head, "the ledger is not closed short");
+}
+
+/// Rule L4: the transaction that installed a head took effect, and nobody heard of it.
+#[tokio::test]
+async fn a_head_that_was_created_unheard_is_recovered_and_the_log_goes_on() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    let ensemble = vec![desk.bookies.live()[0].member];
+    let unheard = LedgerMetadata::open(LedgerId(4711), LedgerKey(1), Quorum::SINGLE, ensemble, Timestamp(0));
+    let mut record = desk.record(id);
+    record.head = Some(HeadLedger { ledger: unheard, base_offset: record.closed_end, epoch: record.epoch });
+    desk.metadata.put(key::partition(id), &record);
+    let refused = desk.append(id, batches::plain(&["a"])).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable { .. })), "nothing happened: try again: {refused:?}");
+    assert_eq!(desk.write(id, &["a"]).await, 0);
+    assert_ne!(desk.head(id), LedgerId(4711));
+    assert_eq!(desk.bases(id, 0).await, [0]);
 }
