@@ -125,18 +125,18 @@ fn cut(cluster: &mut Cluster, cycle: usize, how: Survivors, random: &mut StdRng)
 fn a_cut_at_an_early_sync_of_the_first_start_is_survived() {
     let _turn = alone();
     // Format, cookie, cluster, journal. Whatever dies there must start again.
-    let cuts = count("MAGNETAR_CUTS", 10).min(60);
+    let cuts = count("MAGNETAR_CUTS", 10).div_ceil(2);
     for n in 1..=cuts {
         let mut cluster = Cluster::prepared(Plan::of(1).with_shim());
         if cluster.bookies[0].shim.is_none() {
             return;
         }
         for member in [&cluster.metadata, &cluster.bookies[0]] {
-            member.shim.as_ref().expect("checked").crash_at_nth_sync(n as u64 * 2);
+            member.shim.as_ref().expect("checked").crash_at_nth_sync(n as u64 * 3);
         }
         cluster.metadata.spawn();
         cluster.bookies[0].spawn();
-        let deadline = now() + Duration::from_secs(3);
+        let deadline = now() + Duration::from_secs(2);
         while now() < deadline && (cluster.metadata.is_running() || cluster.bookies[0].is_running()) {
             std::thread::park_timeout(Duration::from_millis(20));
         }

@@ -16,6 +16,9 @@ use std::{collections::BTreeSet, ops::RangeInclusive};
 
 /// Places that are tried to find a damaged entry that the store cannot pass over.
 const PROBES: u64 = 10_000;
+/// Damaged places that one listing passes over. One damaged block of keys damages some hundred entries; it is also what
+/// answers for places that were never written, so that the listing would never end.
+const DAMAGES: u64 = 1_024;
 /// Records of ledgers that are read at once.
 const PAGE: usize = 1000;
 /// Entries and bytes that one verifying read takes at most.
@@ -43,7 +46,7 @@ pub(crate) fn list(
                 let at = next.map(|from| probe(store, ledger, from)).transpose()?.flatten();
                 // A damaged block answers so for every place it could hold, even those that were never written.
                 damages += 1;
-                let damaged = at.filter(|_| damages <= PROBES).ok_or(problem)?;
+                let damaged = at.filter(|_| damages <= DAMAGES).ok_or(problem)?;
                 next = damaged.checked_add(1).filter(|_| note(&mut found, damaged, limit));
             }
             Err(problem) => return Err(problem),

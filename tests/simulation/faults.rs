@@ -197,7 +197,12 @@ fn flip_bit(world: &Rc<World>) {
     let Some((ledger, entry)): Option<(LedgerId, EntryId)> = world.pick(&disk.store.entries()) else { return };
     let sent = world.oracle.borrow_mut().truth(ledger).sent.get(entry.0 as usize).cloned();
     let is_whole = sent.is_some_and(|sent| invariants::keeps(world, member, &sent));
-    if is_whole && world.oracle.borrow().has_acked(member, ledger, entry) && can_do_without(world, member, Some(ledger))
+    // A copy that repair is about to count on is not named yet, so the budget does not see it.
+    let is_named = invariants::metadata_of(world, ledger).is_some_and(|l| l.ensemble_of(entry).contains(&member));
+    if is_whole
+        && is_named
+        && world.oracle.borrow().has_acked(member, ledger, entry)
+        && can_do_without(world, member, Some(ledger))
     {
         tell!(world, "{member}: a bit of {ledger}/{entry} flips");
         world.count("bits flipped");

@@ -147,6 +147,13 @@ pub(crate) fn deleted_stays_deleted(world: &World, by: BookieMember, arrived: u6
     }
 }
 
+/// A tombstone that a fault has destroyed lets no writer in again (B8): whether or not the bookie still knows the ledger.
+pub(crate) fn a_forgotten_ledger_stays_closed(world: &World, by: BookieMember, request: &Request) {
+    if world.oracle.borrow().forgotten.contains(&(by, request.ledger())) {
+        world.violate("deleted stays deleted", format!("{by} lost the tombstone and then took: {request}"));
+    }
+}
+
 /// A bookie answers only what is meant for this life of its disk (B11).
 pub(crate) fn no_answer_for_another_life(world: &World, by: BookieMember, request: &Request, answer: &Answered) {
     let named = request.member();

@@ -5,8 +5,7 @@ use crate::{
     engine::{ProcessId, Promise, WORLD},
     invariants, metadata,
     network::{self, Answered, Request},
-    oracle::{self, Oracle},
-    repair,
+    oracle, repair,
     trace::tell,
     world::{Site, World},
 };
@@ -169,13 +168,8 @@ pub(crate) fn cut_journal(world: &Rc<World>, id: BookieId) -> bool {
     tell!(world, "{member} loses its journal above {keep} of {mark}: {} entries", lost.len());
     let mut oracle = world.oracle.borrow_mut();
     oracle.limbo.insert(member);
-    // A deletion may be among what was lost, and nobody names such a ledger any more: its entries are back, and if its
-    // record is gone as well, a late add of its old writer is taken. No client hears of it, for the others refuse.
-    let is_deleted = |ledger| disk.store.keeps_ledger(ledger) == Some(LedgerRecord::Deleted);
-    oracle.deleted.retain(|(m, ledger), _| *m != member || is_deleted(*ledger));
-    let Oracle { fenced, ledgers, .. } = &mut *oracle;
-    let is_dead = |ledger: &LedgerId| ledgers.get(ledger).is_some_and(|truth| truth.is_dead);
-    fenced.retain(|(m, ledger), _| *m != member || !is_dead(ledger) || is_deleted(*ledger));
+    // A deletion may be among what was lost, and nobody names such a ledger any more: its entries are back.
+    oracle.lose_tombstones(member, |ledger| disk.store.keeps_ledger(ledger) == Some(LedgerRecord::Deleted));
     lost.into_iter().for_each(|(ledger, entry)| oracle.lose_copy(member, ledger, entry));
     true
 }

@@ -39,6 +39,8 @@ pub(crate) struct Oracle {
     pub(crate) fenced: BTreeMap<(BookieMember, LedgerId), u64>,
     /// Deletions that bookies confirmed, and when.
     pub(crate) deleted: BTreeMap<(BookieMember, LedgerId), u64>,
+    /// Deletions that bookies confirmed and whose tombstones injected faults have destroyed.
+    pub(crate) forgotten: BTreeSet<(BookieMember, LedgerId)>,
     /// Copies that injected faults have destroyed.
     pub(crate) lost: BTreeSet<(BookieMember, LedgerId, EntryId)>,
     /// Lives of bookies that have ended with their disks.
@@ -62,6 +64,14 @@ impl Oracle {
     /// A fault destroys a copy.
     pub(crate) fn lose_copy(&mut self, member: BookieMember, ledger: LedgerId, entry: EntryId) {
         self.lost.insert((member, ledger, entry));
+    }
+
+    /// A fault destroys the tombstones of a bookie, all but these.
+    pub(crate) fn lose_tombstones(&mut self, member: BookieMember, is_kept: impl Fn(LedgerId) -> bool) {
+        let is_lost = |(m, ledger): &&(BookieMember, LedgerId)| *m == member && !is_kept(*ledger);
+        let lost: BTreeSet<_> = self.deleted.keys().filter(is_lost).copied().collect();
+        self.deleted.retain(|place, _| !lost.contains(place));
+        self.forgotten.extend(lost);
     }
 
     /// A bookie has found again what it lost, and lists these entries; of the rest nobody will ask.
@@ -135,6 +145,7 @@ pub(crate) fn observe(world: &Rc<World>, by: BookieMember, arrived: u64, request
             invariants::an_ack_is_durable(world, by, entry);
             if !add.recovery {
                 invariants::a_fence_holds(world, by, arrived, request);
+                invariants::a_forgotten_ledger_stays_closed(world, by, request);
             }
             invariants::deleted_stays_deleted(world, by, arrived, request);
             let mut oracle = world.oracle.borrow_mut();

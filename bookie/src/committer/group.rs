@@ -196,7 +196,7 @@ impl<'a> Group<'a> {
         }
         if health.check_unknown(id).is_err() {
             // Its fence may have been forgotten: what recovery makes known must not let the writer in again.
-            self.with(id, |ledger| (ledger.fence(add.key), true))?.map(drop)?;
+            self.with(id, |ledger| (ledger.fence(add.key), true))??;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use protocol::{
 const US: BookieMember = MEMBER;
 /// How far the store was synced before it lost its end.
 const SYNCED: u64 = 1000;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A disk that came back shorter, in a cluster of three.
 struct World {

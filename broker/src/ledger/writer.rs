@@ -28,6 +28,7 @@ use protocol::{
         entry::{SEAL_LEN, SealedEntry},
         metadata::{BookieMember, Fragment, Hole, LedgerMetadata},
     },
+    model::BookieState,
     service::{
         Answer,
         bookie::{AddEntry, BookieError, BookieService, ConfirmLac},
@@ -42,6 +43,8 @@ use tokio::sync::{Notify, watch};
 
 /// How long an add is handed to a bookie again that takes nothing and that the ledger cannot do without.
 const RETRY_FOR: Duration = Duration::from_secs(10);
+/// How long if the other bookies could close the ledger and hold the next one: then that is quicker.
+const RETRY_ALONE: Duration = Duration::from_millis(100);
 /// The first and the longest pause before that.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// How long copies may take that nothing depends on, before a closed ledger counts them as missing.
@@ -312,6 +315,7 @@ impl Shared {
         while matches!(result, Err(BookieError::Unavailable { .. }))
             && waited < RETRY_FOR
             && self.depends_on(add.member)
+            && (waited < RETRY_ALONE || !self.can_end_without(add.member))
         {
             self.metrics.retried.increment(1);
             tokio::time::sleep(pause).await;
@@ -320,6 +324,18 @@ impl Shared {
             result = self.deps.bookies.bookie(add.member).add_entry(add.clone()).await;
         }
         result
+    }
+
+    /// Whether ending the ledger is quicker than waiting for this member: the others can close it, and hold the next one.
+    fn can_end_without(&self, member: BookieMember) -> bool {
+        let live = self.deps.bookies.live();
+        let others: Vec<_> =
+            live.iter().filter(|b| b.state == BookieState::Writable && b.member.id != member.id).collect();
+        let state = self.state.lock();
+        let metadata = state.machine.metadata();
+        let ensemble = metadata.last_fragment().map(|f| f.ensemble.as_slice()).unwrap_or_default();
+        let left = others.iter().filter(|b| ensemble.contains(&b.member)).count();
+        metadata.quorum.is_acked(others.len()) && metadata.quorum.is_fenced(left)
     }
 
     /// Whether the ledger cannot go on without this member, which may still come back.

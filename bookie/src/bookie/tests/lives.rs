@@ -1,7 +1,7 @@
 //! A bookie over several lives: its disk is lost, or shorter, or damaged, or it is taken out.
 
 use super::*;
-use crate::inventory::tests::member;
+use crate::inventory::tests::{member, register};
 use protocol::{
     model::{Decommission, ScrubRecord},
     service::{
@@ -26,6 +26,8 @@ async fn peers(ledgers: &[u64], count: u64) -> Arc<dyn BookieDirectory> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bookie_that_comes_back_empty_never_answers_for_its_old_self() {
     let world = World::new();
+    // The only bookie of a cluster would refuse to forget what it held.
+    register(&world.metadata, member(2));
     let bookie = world.start().await;
     add(&bookie, 1, 0).await.expect("stored");
     let old = bookie.member();

@@ -247,6 +247,22 @@ async fn an_unavailable_store_leaves_the_ledger_degraded_but_written() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_the_others_can_close_does_not_wait_for_a_dead_bookie() {
+    let (ledger, heard) = (Ledger::new(3, 2, 3), Heard::new());
+    let appender = open(&ledger, &heard);
+    let unavailable = || BookieError::Unavailable { reason: "gone".into() };
+    let [first, second, _] = ledger.ensemble()[..] else { panic!("three members") };
+    ledger.bookie(first).faults().fail_next(unavailable());
+    appender.append(payload(b"a")).expect("open");
+    heard.until_confirmed(1).await;
+    // The first is left behind, though it lives again. After the twelfth attempt the second would take the entry: two
+    // seconds during which producers wait, while a new ledger on the first and the third is there at once.
+    (0..12).for_each(|_| ledger.bookie(second).faults().fail_next(unavailable()));
+    appender.append(payload(b"b")).expect("open");
+    assert!(matches!(heard.until_failed().await, WriteError::OutcomeUnknown { .. }));
+}
+
+#[tokio::test]
 async fn a_single_bookie_that_takes_nothing_for_a_moment_is_tried_again() {
     let (ledger, heard) = (Ledger::new(1, 1, 1), Heard::new());
     let appender = open(&ledger, &heard);
