@@ -360,12 +360,17 @@ pub(crate) async fn operate(world: &Rc<World>) {
             });
             // Brokers that have not heard of the order yet may still begin a ledger there.
             let is_fresh = world.wall().0 < order.since.0 + 15_000;
+            let is_writable =
+                |record: &BookieRecord| record.member == order.member && record.state == BookieState::Writable;
+            let is_fresh = is_fresh || world.live().iter().any(is_writable);
             if is_fresh || is_named(order.member) || is_dying {
                 continue;
             }
             let id = order.member.id;
             metadata::transact_now(world, vec![Operation::Delete(item.key)]).expect("an order is deleted");
-            if world.is_current(order.member) {
+            // With Aq of 1 there is no bookie to lose: a broker that has heard nothing for long may begin a head there even
+            // now (seed 12358), and nobody could tell where it ends.
+            if world.is_current(order.member) && world.plan.quorum.ack() > 1 {
                 tell!(world, "{} is switched off and replaced", order.member);
                 world.count("bookies replaced");
                 node::wipe(world, id);

@@ -103,8 +103,16 @@ impl Oracle {
         self.gone.contains(&member) || self.limbo.contains(&member) || self.lost.range(from..=to).next().is_some()
     }
 
-    /// An ensemble that may be used from now on.
+    /// An ensemble that a writer or a recoverer may use from now on; one that comes too late can use nothing any more.
     pub(crate) fn propose(&mut self, ledger: LedgerId, ensemble: &[BookieMember]) {
+        let truth = self.truth(ledger);
+        if truth.end.is_none() && !truth.is_dead {
+            self.propose_copies(ledger, ensemble);
+        }
+    }
+
+    /// An ensemble that repair may give a closed ledger.
+    pub(crate) fn propose_copies(&mut self, ledger: LedgerId, ensemble: &[BookieMember]) {
         let candidates = self.candidates.entry(ledger).or_default();
         if !candidates.iter().any(|known| known == ensemble) {
             candidates.push(ensemble.to_vec());

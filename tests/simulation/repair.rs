@@ -146,7 +146,7 @@ async fn take(world: &Rc<World>, bookie: &Rc<InlineBookie>, ledger: &LedgerMetad
     }
     closed.ledger = share.done(&closed.ledger, &held)?;
     for fragment in &closed.ledger.fragments {
-        world.oracle.borrow_mut().propose(ledger.id, &fragment.ensemble);
+        world.oracle.borrow_mut().propose_copies(ledger.id, &fragment.ensemble);
     }
     let conditions =
         vec![Condition::Version(version.key.clone(), version.version), Condition::Version(cookie.key, cookie.version)];

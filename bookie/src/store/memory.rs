@@ -43,7 +43,6 @@ impl Contents {
 struct Faults {
     fail_write: bool,
     fail_sync: bool,
-    fail_next_sync: bool,
     fail_read: bool,
     held: bool,
     /// Commits that wait because of `held`.
@@ -168,17 +167,11 @@ impl MemoryStore {
         self.shelf.lock().faults.fail_sync = true;
     }
 
-    /// The next commit fails after it was written, and those after it succeed: a disk that hides what it lost. A crash
-    /// loses the one that failed.
-    pub fn fail_next_sync(&self) {
-        self.shelf.lock().faults.fail_next_sync = true;
-    }
-
     /// Whether commits fail now.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         let shelf = self.shelf.lock();
-        shelf.faults.fail_write || shelf.faults.fail_sync || shelf.faults.fail_next_sync
+        shelf.faults.fail_write || shelf.faults.fail_sync
     }
 
     /// Reads fail from now on.
@@ -255,7 +248,7 @@ impl EntryStore for MemoryStore {
         }
         let number = shelf.live.state.commit + 1;
         shelf.live.apply(batch, number);
-        if std::mem::take(&mut shelf.faults.fail_next_sync) || shelf.faults.fail_sync {
+        if shelf.faults.fail_sync {
             shelf.is_ahead = true;
             return Err(StoreError::Failed("syncs fail".into()));
         }
