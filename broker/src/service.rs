@@ -241,7 +241,7 @@ impl Broker {
         }
     }
 
-    /// Whether the node is registered and every partition that is its own has been opened.
+    /// Whether the node is registered, every partition that is its own has been opened, and none waits to be assigned.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let me = self.registered.borrow().owner;
@@ -252,10 +252,14 @@ impl Broker {
             let id = topic.record.id;
             topic.partitions.iter().enumerate().filter_map(move |(index, view)| {
                 let record = &view.as_ref()?.record;
-                (record.owner == Some(me)).then_some((PartitionId { topic: id, index: index as u32 }, record.epoch))
+                // Nobody's, or of an earlier life of this node: the controller is about to give it to somebody.
+                let is_due = record.owner.is_none_or(|owner| owner.node == me.node);
+                is_due.then_some((PartitionId { topic: id, index: index as u32 }, record.owner, record.epoch))
             })
         });
-        let open = |(id, epoch)| partitions.get(&id).is_some_and(|p| p.epoch() >= epoch && p.is_open());
+        let open = |(id, owner, epoch)| {
+            owner == Some(me) && partitions.get(&id).is_some_and(|p| p.epoch() >= epoch && p.is_open())
+        };
         shown && own.into_iter().all(open)
     }
 

@@ -59,6 +59,8 @@ fn a_cut_holds_bytes_back_and_healing_delivers_them() {
     let mut stream = connect(&proxy);
     assert_eq!(exchange(&mut stream, "one"), "one");
     for way in [Way::Forth, Way::Back] {
+        // The answer may be here before the proxy has counted it.
+        wait_until("what came is counted", || proxy.passed(Way::Back) == proxy.passed(Way::Forth));
         let before = (proxy.passed(Way::Forth), proxy.passed(Way::Back));
         proxy.cut_one_way(way);
         stream.write_all(b"two").expect("the kernel takes it");

@@ -13,7 +13,13 @@ use protocol::{
     id::{Offset, Timestamp},
     service::broker::AppendError,
 };
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+/// Batches of one producer that are put off after the log was opened, before a gap counts as one.
+const PUT_OFF: u8 = 32;
 
 /// Record batches of one append that passed validation; they stay together.
 #[derive(Debug, Clone)]
@@ -94,6 +100,8 @@ pub struct PartitionLog<W> {
     late: Vec<Late<W>>,
     pending: ProducerTable,
     durable: ProducerTable,
+    /// Producers that have not been heard of since the log was opened, with how many of their batches were put off.
+    resuming: HashMap<i64, u8>,
 }
 
 impl<W> PartitionLog<W> {
@@ -106,6 +114,7 @@ impl<W> PartitionLog<W> {
             queue: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             late: Vec::new(),
+            resuming: producers.ids().map(|id| (id, 0)).collect(),
             pending: producers.clone(),
             durable: producers,
         }
@@ -140,8 +149,9 @@ impl<W> PartitionLog<W> {
         if let Some(producer) = &batches.producer {
             let sequence = producer.first_sequence;
             match self.pending.check(producer) {
-                Verdict::New => {}
+                Verdict::New => drop(self.resuming.remove(&producer.producer)),
                 Verdict::Duplicate(first) => {
+                    self.resuming.remove(&producer.producer);
                     let placed = Placed { base_offset: first.base_offset, append_time: first.append_time };
                     if first.end_offset <= self.high_watermark {
                         return Some((waiter, Ok(placed)));
@@ -151,6 +161,9 @@ impl<W> PartitionLog<W> {
                 }
                 Verdict::OutOfOrder { expected } => {
                     let producer = producer.producer;
+                    if let Some(error) = self.put_off(producer) {
+                        return Some((waiter, Err(error)));
+                    }
                     return Some((waiter, Err(AppendError::OutOfOrderSequence { producer, sequence, expected })));
                 }
                 Verdict::Fenced { current } => {
@@ -168,6 +181,15 @@ impl<W> PartitionLog<W> {
         self.next_offset = end;
         self.queue.push_back(Queued { batches, base_offset, at: now, waiter });
         None
+    }
+
+    /// While the log was being opened its producers were refused, and what they had sent after that may come before what
+    /// they send again: that is no gap of theirs. They are asked to come again, so that they do not take themselves for
+    /// broken and begin anew, which would store what is in the log once more. A few times, for a real gap stays one.
+    fn put_off(&mut self, producer: i64) -> Option<AppendError> {
+        let count = self.resuming.get_mut(&producer).filter(|count| **count < PUT_OFF)?;
+        *count += 1;
+        Some(AppendError::Unavailable { reason: "an earlier batch of the producer was refused a moment ago".into() })
     }
 
     /// The entry to write next: as many queued appends as fit into `max_bytes`, at least one.

@@ -171,6 +171,11 @@ impl ProducerTable {
         self.producers.len()
     }
 
+    /// The producers that are known.
+    pub fn ids(&self) -> impl Iterator<Item = i64> {
+        self.producers.keys().copied()
+    }
+
     /// Whether no producer is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {

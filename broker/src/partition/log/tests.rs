@@ -137,6 +137,34 @@ fn sequences_are_judged_with_what_is_in_flight() {
     assert!(log.producers().is_empty(), "nothing is durable yet");
 }
 
+/// What a producer sent after a batch that was refused while the log was opened is no gap of the producer's: an error that
+/// says so makes librdkafka begin a new epoch, in which it stores once more what is in the log.
+#[test]
+fn a_producer_finds_its_place_after_the_log_was_opened() {
+    let mut first = log();
+    assert!(first.enqueue(idempotent(0, 1), "a", NOW).is_none());
+    send_all(&mut first);
+    confirm(&mut first, 101);
+    let reopened = || PartitionLog::new(Offset(101), first.producers().clone());
+    let put_off =
+        |answer: Option<LogAnswer<&'static str>>| matches!(answer, Some((_, Err(AppendError::Unavailable { .. }))));
+    let gap = |answer: Option<LogAnswer<&'static str>>| {
+        matches!(answer, Some((_, Err(AppendError::OutOfOrderSequence { sequence: 2, expected: 1, .. }))))
+    };
+
+    let mut log = reopened();
+    assert!(put_off(log.enqueue(idempotent(2, 1), "early", NOW)));
+    assert_eq!(log.enqueue(idempotent(0, 1), "again", NOW).map(|(w, a)| (w, a.is_ok())), Some(("again", true)));
+    assert!(gap(log.enqueue(idempotent(2, 1), "gap", NOW)), "it has found its place: a gap is a gap");
+    assert!(log.enqueue(idempotent(1, 1), "next", NOW).is_none());
+
+    let mut log = reopened();
+    for _ in 0..PUT_OFF {
+        assert!(put_off(log.enqueue(idempotent(2, 1), "early", NOW)));
+    }
+    assert!(gap(log.enqueue(idempotent(2, 1), "gap", NOW)), "what does not end is a gap, too");
+}
+
 #[test]
 fn a_refused_queue_leaves_no_trace() {
     let mut log = log();

@@ -39,6 +39,7 @@ async fn an_expired_session_is_replaced_and_service_goes_on() {
     assert_eq!(desk.write(id, &["b"]).await, 1, "nobody else has the partition");
     let renewed = desk.broker.registered.borrow().owner;
     assert!(renewed.registration > first.owner.registration);
+    assert!(!desk.broker.is_ready(), "the partition is still an earlier life's: clients would find no leader");
     // The controller gives the partition to the new registration.
     desk.assign(id, &desk.broker).await;
     assert_eq!(append_to(&desk.broker, id, batches::plain(&["c"])).await.expect("appended").base_offset, Offset(2));
