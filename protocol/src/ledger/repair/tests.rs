@@ -99,7 +99,7 @@ fn another_life_means_lost_at_once_and_takes_its_own_place() {
     assert_eq!((found.reason, found.unplaced), (Some(RepairReason::AtRisk), 1));
     assert_eq!(repaired(&ledger, &seen, member(3, 2)).fragments[0].ensemble, [first(1), first(2), member(3, 2)]);
     // An old view does not make a newer life a lost one.
-    let mut newer = ledger.clone();
+    let mut newer = ledger;
     newer.fragments[0].ensemble[0] = member(1, 5);
     assert!(diagnose(&newer, &roster(&[1, 2, 3])).is_clear());
 }
