@@ -14,6 +14,7 @@ fill=${FILL:-20} rate=${RATE:-1000} bandwidth=${BANDWIDTH:-32MiB}
 mkdir -p "$cache/bench"
 scratch=$(mktemp -d -p "$cache/bench")
 launcher=
+: >"$scratch/out"
 trap '[ -n "$launcher" ] && kill -INT "$launcher" 2>/dev/null && wait "$launcher" 2>/dev/null; rm -rf "$scratch"' EXIT
 
 "$magnetar" cluster --dir "$scratch/cluster" --bookies 4 --any-port --set repair.bandwidth="$bandwidth" \
@@ -36,13 +37,13 @@ left() { curl -fs "$(awk '$1 == "metadata" { print $4 }' "$scratch/out")/metrics
   awk '/^magnetar_controller_repair_left_bytes/ { printf "%.0f\n", $2 }'; }
 
 echo "filling for $fill s"
-"$magnetar" bench produce fill --duration "${fill}s" --partitions 12 | grep -E 'produced|disk' | sed 's/^/  /'
+"$magnetar" bench produce --topic fill --duration "${fill}s" --partitions 12 | grep -E 'produced|disk' | sed 's/^/  /'
 echo "healthy, $rate records/s of 1 KiB"
-"$magnetar" bench produce watched --rate "$rate" --duration 20s --partitions 4 | grep -E 'latency|disk' | sed 's/^/  /'
+"$magnetar" bench produce --topic watched --rate "$rate" --duration 20s --partitions 4 | grep -E 'latency|disk' | sed 's/^/  /'
 before=$(copied)
 kill -KILL "$(awk '$1 == "bookie-4" { print $2 }' "$scratch/out")"
 echo "bookie 4 killed for good, the same load meanwhile"
-"$magnetar" bench produce watched --rate "$rate" --duration 40s --partitions 4 >"$scratch/during" 2>/dev/null &
+"$magnetar" bench produce --topic watched --rate "$rate" --duration 40s --partitions 4 >"$scratch/during" 2>/dev/null &
 load=$!
 until [ "$(copied)" -gt "$before" ]; do sleep 0.1; done
 begin=$(date +%s%N) quiet=0
