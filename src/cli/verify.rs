@@ -2,7 +2,7 @@
 //! walk over partitions, ledgers and copies and its report; the comparison of one entry is in [`super::audit`].
 
 use super::{
-    audit::{Expected, Fault},
+    audit::Expected,
     cluster_client::{ClusterAddress, ClusterClient},
     inventory::{self, Owned},
     replica, table,
@@ -191,7 +191,7 @@ impl Walk<'_> {
         match first {
             Some(sealed) => match expected.take(&sealed) {
                 Ok(records) => self.report.records += records,
-                Err(fault) => self.lose(entry.0..=entry.0, fault_words(&fault)),
+                Err(fault) => self.lose(entry.0..=entry.0, fault.to_string()),
             },
             None if served == 0 => self.lose(entry.0..=entry.0, "no copy can be read".into()),
             None => {}
@@ -234,10 +234,6 @@ fn words(problem: &BookieError) -> String {
         BookieError::WrongMember { actual, .. } => format!("lost: its bookie has begun a new life ({actual})"),
         other => other.to_string(),
     }
-}
-
-fn fault_words(fault: &Fault) -> String {
-    fault.to_string()
 }
 
 impl Report {
