@@ -4,7 +4,7 @@
 //! signal, so it has no buffer of its own, hands over from past to present without a gap, and ends with `Compacted`
 //! when it is so slow that the history has moved past it.
 
-use crate::state::{Batch, Replies, Since, State};
+use crate::state::{Batch, BatchError, Replies, Since, State};
 use futures::stream;
 use parking_lot::RwLock;
 use protocol::{
@@ -55,14 +55,18 @@ impl Applied {
     }
 
     /// Applies the commands of the log entry at `index`, and wakes watches.
-    pub(crate) fn apply(&self, batch: Batch, index: u64) -> Replies {
+    ///
+    /// # Errors
+    /// The commands cannot be read; then nothing has changed.
+    pub(crate) fn apply(&self, batch: &Batch, index: u64) -> Result<Replies, BatchError> {
+        let commands = batch.decode()?;
         let mut state = self.state.write();
-        let replies = Replies(batch.0.into_iter().map(|command| state.apply(command)).collect());
+        let replies = Replies(commands.into_iter().map(|command| state.apply(command)).collect());
         let revision = state.revision();
         drop(state);
         self.index.store(index, Ordering::Relaxed);
         self.moved.send_replace(revision);
-        replies
+        Ok(replies)
     }
 
     /// Replaces the whole state by a snapshot's.
@@ -240,10 +244,12 @@ mod tests {
     use bytes::Bytes;
     use futures::{FutureExt, StreamExt};
     use protocol::service::metadata::{Operation, Transaction};
+    use std::time::Duration;
 
     fn put(applied: &Applied, key: &str) {
         let operations = vec![Operation::Put { key: key.into(), value: Bytes::from_static(b"v"), session: None }];
-        applied.apply(Batch(vec![Command::from(Transaction { operations, ..Transaction::default() })]), 1);
+        let command = Command::from(Transaction { operations, ..Transaction::default() });
+        applied.apply(&Batch::new(Duration::ZERO, &[command]), 1).expect("decodes");
     }
 
     fn revision(event: Option<Result<WatchEvent, MetadataError>>) -> u64 {

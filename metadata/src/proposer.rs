@@ -122,7 +122,7 @@ impl Proposer {
                 return Err(unavailable("this node is not the leader"));
             }
         }
-        match tokio::time::timeout(self.deadline, self.raft.client_write(Batch(commands))).await {
+        match tokio::time::timeout(self.deadline, self.raft.client_write(Batch::new(Duration::ZERO, &commands))).await {
             Ok(Ok(written)) => Ok(written.data.0),
             // The entry may be in the log of a leader that has just lost its place.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {

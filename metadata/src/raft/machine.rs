@@ -10,8 +10,8 @@ use crate::{
     state::{Replies, State},
 };
 use openraft::{
-    BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError,
-    StoredMembership, storage::RaftStateMachine,
+    AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
+    StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
 use std::{io::Cursor, sync::Arc};
 use uuid::Uuid;
@@ -67,7 +67,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.last = Some(entry.log_id);
             replies.push(match entry.payload {
                 EntryPayload::Blank => Replies::default(),
-                EntryPayload::Normal(batch) => self.applied.apply(batch, entry.log_id.index),
+                EntryPayload::Normal(batch) => self
+                    .applied
+                    .apply(&batch, entry.log_id.index)
+                    .map_err(|e| StorageIOError::apply(entry.log_id, AnyError::new(&e)))?,
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Replies::default()

@@ -10,10 +10,72 @@ use protocol::{
     service::metadata::{Condition, MetadataError, Operation, Outcome, RequestId, Transaction, Versioned},
 };
 use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// The version of the encoding of commands.
+const BATCH_VERSION: u8 = 1;
 
 /// The commands of one log entry, applied in order. Many callers share one entry, and so one disk sync.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Batch(pub Vec<Command>);
+///
+/// They are encoded once, by whoever proposes them, and decoded where they are applied; in between nobody reads them.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Batch {
+    /// Milliseconds that the leader's monotonic clock has measured since its last batch.
+    pub elapsed_ms: u64,
+    #[serde(with = "binary")]
+    commands: Bytes,
+}
+
+/// Why the commands of a batch cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Written by a newer Magnetar.
+    #[error("the commands have version {found}, this node knows {BATCH_VERSION}; upgrade it")]
+    Version {
+        /// The version found.
+        found: u8,
+    },
+    /// Not decodable.
+    #[error("the commands cannot be decoded: {0}")]
+    Malformed(String),
+}
+
+impl Batch {
+    /// The commands of one proposal.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "writing plain data to memory cannot fail")]
+    pub fn new(elapsed: Duration, commands: &[Command]) -> Self {
+        let mut bytes = vec![BATCH_VERSION];
+        rmp_serde::encode::write_named(&mut bytes, commands).expect("commands are plain data");
+        Self { elapsed_ms: elapsed.as_millis() as u64, commands: bytes.into() }
+    }
+
+    /// The commands.
+    ///
+    /// # Errors
+    /// If they are damaged, or a newer Magnetar made them.
+    pub fn decode(&self) -> Result<Vec<Command>, BatchError> {
+        match self.commands.split_first() {
+            Some((&BATCH_VERSION, body)) => {
+                rmp_serde::from_slice(body).map_err(|e| BatchError::Malformed(e.to_string()))
+            }
+            Some((&found, _)) => Err(BatchError::Version { found }),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Its size in the log, in bytes, nearly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.commands.len()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} bytes)", self.commands.len())
+    }
+}
 
 /// The replies to a [`Batch`], one per command.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Batch, Command, Replies, Reply};
+pub use command::{Batch, BatchError, Command, Replies, Reply};
 pub use history::{History, Since};
 pub use snapshot::SnapshotError;
 

@@ -8,6 +8,7 @@ use protocol::id::{Revision, SessionId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Read, Write},
     sync::Arc,
 };
 
@@ -95,6 +96,24 @@ impl State {
         }
         let stored: Stored = rmp_serde::from_slice(map).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
         Ok(stored.into())
+    }
+
+    /// Writes the state as a stream of bytes.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn write_snapshot(&self, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&self.encode())
+    }
+
+    /// Reads a state that [`State::write_snapshot`] wrote.
+    ///
+    /// # Errors
+    /// If it is damaged, or a newer Magnetar made it, or `from` fails.
+    pub fn read_snapshot(from: &mut impl Read) -> Result<Self, SnapshotError> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
+        Self::decode(&bytes)
     }
 
     /// A number that differs when the state does; voters at the same log index must agree on it.

@@ -7,7 +7,9 @@
 //! * "Outcome unknown" is an error of its own: the call may or may not have taken effect.
 //! * Admission is by bytes, and every remote call has a deadline.
 //!
-//! Each service has a fake and one conformance suite in [`crate::testing`], which runs on the in-process handle and on
+//! Two more are between metadata nodes: [`peer`] carries raft, [`quorum`] is for those who look after the cluster.
+//!
+//! Each of the four has a fake and one conformance suite in [`crate::testing`], which runs on the in-process handle and on
 //! the remote client over an in-memory stream.
 
 pub mod answer;
@@ -16,5 +18,7 @@ pub mod broker;
 pub mod coordinator;
 pub mod directory;
 pub mod metadata;
+pub mod peer;
+pub mod quorum;
 
 pub use answer::{Abandoned, Answer, Reply, ready, reply};
