@@ -38,7 +38,7 @@ pub struct PeerName {
 }
 
 /// A message to a peer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCall {
     /// What it is about.
     pub verb: PeerVerb,

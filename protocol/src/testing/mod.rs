@@ -1,4 +1,4 @@
-//! Fakes of the four services, and the suites that say what every implementation of them must do.
+//! Fakes of the services, and the suites that say what every implementation of them must do.
 //!
 //! A fake is complete, in memory, and deterministic: a call takes effect when it is made. [`faults::Faults`] are the
 //! switches that all fakes share. [`conformance`] runs on fakes, on the real services and on remote clients alike.
@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod directory;
 pub mod faults;
 pub mod metadata;
+pub mod peer;
 
 pub use batches::BatchBuilder;
 pub use bookie::FakeBookie;
@@ -22,6 +23,7 @@ pub use coordinator::FakeCoordinator;
 pub use directory::FakeDirectory;
 pub use faults::{Fault, Faults};
 pub use metadata::FakeMetadata;
+pub use peer::FakePeer;
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,12 @@ use crate::{
 };
 use bytes::{Buf, Bytes};
 use prost::Message;
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot},
@@ -160,6 +165,22 @@ impl Link {
         T: Send + 'static,
         E: Failure,
     {
+        let until = Instant::now() + self.deadline + wait_of(wait_ms(request.wait));
+        self.call_until(until, request, finish)
+    }
+
+    /// Makes a call that has a deadline of its own.
+    pub(super) fn call_until<R, T, E>(
+        &self,
+        until: Instant,
+        request: Request,
+        finish: impl FnOnce(R, Bytes) -> Result<T, E> + Send + 'static,
+    ) -> Answer<T, E>
+    where
+        R: Message + Default,
+        T: Send + 'static,
+        E: Failure,
+    {
         let size = request.size();
         if request.message.len() > MAX_HEADER / 2 || size > MAX_FRAME - MAX_HEADER / 2 {
             return ready(Err(E::unavailable(format!("a call of {size} bytes exceeds what a frame can carry"))));
@@ -168,7 +189,6 @@ impl Link {
             return ready(Err(E::unavailable(format!("too much is in flight to {}", self.peer))));
         };
         let (answer, answered) = oneshot::channel();
-        let until = Instant::now() + self.deadline + wait_of(wait_ms(request.wait));
         let in_flight = InFlight::new(share, &self.metrics, size);
         let sent = self.calls.send(Call { request, until, answer, in_flight });
         if sent.is_err() {
@@ -205,12 +225,13 @@ impl Driver {
     async fn run(mut self) {
         // A connection is made for a call, never for its own sake.
         while let Some(first) = self.queue.recv().await {
-            let problem = match self.connect().await {
+            let mut waiting = VecDeque::from([first]);
+            let problem = match self.connect(&mut waiting).await {
                 Ok(stream) => {
                     tracing::info!(peer = %self.peer, "the link to a peer is up");
                     let again = std::mem::replace(&mut self.connected, true);
                     if again { &self.metrics.reconnects } else { &self.metrics.connects }.increment(1);
-                    let mut conversation = Conversation::new(first, self.settings, Arc::clone(&self.metrics));
+                    let mut conversation = Conversation::new(waiting, self.settings, Arc::clone(&self.metrics));
                     let ended = conversation.hold(stream, &mut self.queue).await;
                     if conversation.heard {
                         self.failures = 0;
@@ -222,22 +243,35 @@ impl Driver {
                 }
                 Err(problem) => {
                     self.metrics.failures.increment(1);
-                    first.refuse(&problem.to_string());
+                    waiting.into_iter().for_each(|call| call.refuse(&problem.to_string()));
                     problem
                 }
             };
-            tracing::warn!(peer = %self.peer, %problem, failures = self.failures, "the link to a peer is down");
+            // Once per outage: a peer that stays away is asked again many times a second where pauses are short.
+            if self.failures == 0 {
+                tracing::warn!(peer = %self.peer, %problem, "the link to a peer is down");
+            }
             self.pause(&problem.to_string()).await;
         }
     }
 
-    async fn connect(&self) -> Result<Duplex, WireError> {
-        let connecting = async {
-            let mut stream = self.connector.connect().await?;
+    /// Connects. What is called meanwhile waits, but no call longer than it may.
+    async fn connect(&mut self, waiting: &mut VecDeque<Call>) -> Result<Duplex, WireError> {
+        let connector = Arc::clone(&self.connector);
+        let connecting = timeout(self.settings.connect, async move {
+            let mut stream = connector.connect().await?;
             exchange_prefaces(&mut stream.read, &mut stream.write).await?;
             Ok(stream)
-        };
-        timeout(self.settings.connect, connecting).await.unwrap_or(Err(WireError::Slow("connect")))
+        });
+        tokio::pin!(connecting);
+        let mut tick = ticker(TICK);
+        loop {
+            tokio::select! {
+                connected = &mut connecting => return connected.unwrap_or(Err(WireError::Slow("connect"))),
+                Some(call) = self.queue.recv() => waiting.push_back(call),
+                _ = tick.tick() => refuse_overdue(waiting),
+            }
+        }
     }
 
     /// Refuses what waits, and all that comes until the pause is over.
@@ -265,6 +299,15 @@ impl Driver {
     }
 }
 
+/// Refuses the calls whose time is over before there is a connection.
+fn refuse_overdue(waiting: &mut VecDeque<Call>) {
+    let now = Instant::now();
+    let (overdue, rest) = waiting.drain(..).partition(|call| call.until <= now);
+    *waiting = rest;
+    let refuse = |call: Call| call.refuse("there was no connection within the deadline");
+    VecDeque::into_iter(overdue).for_each(refuse);
+}
+
 /// A call that was handed to the stream.
 struct Sent {
     method: Method,
@@ -276,7 +319,8 @@ struct Sent {
 
 /// Everything in flight on one connection.
 struct Conversation {
-    first: Option<Call>,
+    /// Calls from before there was a connection, in order.
+    first: VecDeque<Call>,
     next_id: u64,
     sent: HashMap<u64, Sent>,
     pulse: Pulse,
@@ -287,10 +331,10 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(first: Call, settings: RemoteSettings, metrics: Arc<LinkMetrics>) -> Self {
+    fn new(first: VecDeque<Call>, settings: RemoteSettings, metrics: Arc<LinkMetrics>) -> Self {
         let pulse = Pulse::new(settings.silence.0, settings.silence.1);
         let (sent, last_tick) = (HashMap::new(), Instant::now());
-        Self { first: Some(first), next_id: PING_CALL + 1, sent, pulse, last_tick, heard: false, metrics }
+        Self { first, next_id: PING_CALL + 1, sent, pulse, last_tick, heard: false, metrics }
     }
 
     /// Sends and receives until the link is dropped (`Ok`) or the connection fails. Calls in flight are then lost.
@@ -314,7 +358,7 @@ impl Conversation {
         let mut outbox = Outbox::default();
         let (mut open, mut unflushed) = (true, false);
         let (mut tick, mut idle) = (ticker(TICK), ticker(IDLE_PROBE));
-        if let Some(first) = self.first.take() {
+        for first in std::mem::take(&mut self.first) {
             self.send(first, &mut outbox);
         }
         while open || !self.sent.is_empty() || outbox.has_remaining() {

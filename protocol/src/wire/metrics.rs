@@ -1,12 +1,12 @@
 //! The metrics of connections between processes: resolved once per link or server, described once.
 
-use super::{bookie, broker, budget::Share, coordinator, envelope::Method};
+use super::{bookie, broker, budget::Share, coordinator, envelope::Method, peer};
 use metrics::{Counter, Gauge, Histogram, Unit};
 use std::{sync::Arc, time::Duration};
 
-/// How calls are called in metrics. The two services behind the bookie have one name each.
-const NAMES: [&str; 10] =
-    ["add", "read", "fence", "list", "delete", "copy", "confirm_lac", "wait_lac", "broker", "coordinator"];
+/// How calls are called in metrics. The services behind the bookie have one name each.
+const NAMES: [&str; 11] =
+    ["add", "read", "fence", "list", "delete", "copy", "confirm_lac", "wait_lac", "broker", "coordinator", "peer"];
 
 /// Handles of the calling side.
 pub(super) struct LinkMetrics {
@@ -44,6 +44,7 @@ impl LinkMetrics {
             bookie::SERVICE => number.wrapping_sub(1).min(7),
             broker::SERVICE => 8,
             coordinator::SERVICE => 9,
+            peer::SERVICE => 10,
             _ => return,
         };
         self.calls[at].record(after);

@@ -1,4 +1,4 @@
-//! The services over a stream: `bookie`, `broker` and `coordinator` as frames, `metadata` over tonic.
+//! The services over a stream: `bookie`, `broker`, `coordinator` and `peer` as frames, `metadata` over tonic.
 //!
 //! A remote client implements the same trait as what it stands for, and keeps the same promises (see
 //! [`crate::service`]): requests are sent in call order on one stream and started in arrival order on the other side;
@@ -9,7 +9,7 @@
 //! * `envelope`, `problem`: headers and errors. `budget`: admission.
 //! * `pulse`: whether a peer still lives. `metrics`: what is counted.
 //! * `connection`: the calling side. `server`: the answering side.
-//! * [`bookie`], [`broker`], [`coordinator`]: one service each: its messages, its client, its dispatch.
+//! * [`bookie`], [`broker`], [`coordinator`], [`peer`]: one service each: its messages, its client, its dispatch.
 //! * [`metadata`]: the metadata service, over tonic.
 
 pub mod bookie;
@@ -21,6 +21,7 @@ mod envelope;
 pub mod frame;
 pub mod metadata;
 mod metrics;
+pub mod peer;
 mod problem;
 mod pulse;
 mod server;

@@ -12,11 +12,14 @@ use super::{
     envelope::{Method, PING, ReplyHeader, RequestHeader, pack, unpack},
     frame::{Frame, FrameReader, MAX_BODY, MAX_HEADER, Outbox, WireError, exchange_prefaces},
     metrics::Connected,
+    peer,
     problem::Failure,
 };
 use crate::{
     runtime::{TaskKind, Tasks},
-    service::{Answer, bookie::BookieService, broker::BrokerService, coordinator::CoordinatorService},
+    service::{
+        Answer, bookie::BookieService, broker::BrokerService, coordinator::CoordinatorService, peer::PeerService,
+    },
     transport::{Duplex, Listen},
 };
 use bytes::{Buf, Bytes};
@@ -45,11 +48,18 @@ pub struct Services {
     pub broker: Option<Arc<dyn BrokerService>>,
     /// Its coordinators.
     pub coordinator: Option<Arc<dyn CoordinatorService>>,
+    /// Its metadata node, for its peers.
+    pub peer: Option<Arc<dyn PeerService>>,
 }
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [("bookie", self.bookie.is_some()), ("broker", self.broker.is_some())];
+        let names = [
+            ("bookie", self.bookie.is_some()),
+            ("broker", self.broker.is_some()),
+            ("coordinator", self.coordinator.is_some()),
+            ("peer", self.peer.is_some()),
+        ];
         let names = names.iter().filter(|(_, there)| *there).map(|(name, _)| name);
         f.debug_list().entries(names).finish()
     }
@@ -185,6 +195,7 @@ async fn read_requests(
             bookie::SERVICE => bookie::start(services.bookie.as_ref(), incoming)?,
             broker::SERVICE => broker::start(services.broker.as_ref(), incoming)?,
             coordinator::SERVICE => coordinator::start(services.coordinator.as_ref(), incoming)?,
+            peer::SERVICE => peer::start(services.peer.as_ref(), incoming)?,
             _ => return Err(unknown_method(method)),
         };
         if start.send(started).is_err() {

@@ -23,7 +23,7 @@ use crate::{
         },
         coordinator::{CoordinatorCall, CoordinatorError, CoordinatorKey, CoordinatorService},
     },
-    testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, conformance},
+    testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, FakePeer, conformance},
     topic::{PartitionId, TopicId},
     transport::{
         Connect, Duplex, Listen, memory,
@@ -410,6 +410,7 @@ async fn served(bytes: &[u8]) -> Result<(), WireError> {
         bookie: Some(FakeBookie::numbered(1).service()),
         broker: Some(FakeCluster::new(1).broker(0).service()),
         coordinator: Some(FakeCoordinator::new().service()),
+        peer: Some(FakePeer::new().service()),
     };
     let serving = tokio::spawn(serve(server, services, settings));
     exchange_prefaces(&mut client.read, &mut client.write).await.expect("greets");
@@ -486,7 +487,7 @@ async fn nonsense_from_a_server_is_of_unknown_outcome() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn random_requests_never_panic(method in prop_oneof![0x101..0x109_u32, 0x201..0x20c_u32, Just(0x301_u32)], message in proptest::collection::vec(any::<u8>(), 0..60), cut in 0..4_usize) {
+    fn random_requests_never_panic(method in prop_oneof![0x101..0x109_u32, 0x201..0x20c_u32, Just(0x301_u32), Just(0x401_u32)], message in proptest::collection::vec(any::<u8>(), 0..60), cut in 0..4_usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("builds");
         let mut bytes = request(method, message.leak(), b"body");
         bytes.truncate(bytes.len() - cut);

@@ -9,11 +9,13 @@ mod bookie;
 mod broker;
 mod coordinator;
 mod metadata;
+mod peer;
 
 pub use bookie::{bookie, bookie_copies};
 pub use broker::broker;
 pub use coordinator::coordinator;
 pub use metadata::{metadata, metadata_sessions_expire};
+pub use peer::peer;
 
 use std::{future::Future, time::Duration};
 

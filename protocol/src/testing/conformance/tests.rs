@@ -1,7 +1,7 @@
 //! The conformance suites on the fakes themselves: a suite that its own fake fails would prove nothing.
 
 use super::*;
-use crate::testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, FakeMetadata};
+use crate::testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, FakeMetadata, FakePeer};
 
 #[tokio::test]
 async fn the_fake_metadata_service_conforms() {
@@ -26,4 +26,10 @@ async fn the_fake_broker_conforms() {
 async fn the_fake_coordinator_conforms() {
     let fake = FakeCoordinator::new();
     coordinator(fake.service(), &fake).await;
+}
+
+#[tokio::test]
+async fn the_fake_peer_conforms() {
+    let fake = FakePeer::new();
+    peer(fake.service(), &fake).await;
 }
