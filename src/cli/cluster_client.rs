@@ -113,7 +113,7 @@ mod tests {
         let (tasks, fake) = (Tasks::default(), FakeMetadata::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let serving = MetadataServer::new(fake.service(), &tasks).serve(listener);
+        let serving = MetadataServer::of(fake.service(), &tasks).serve(listener);
         tasks.spawn(TaskKind::Background, "server", async move { serving.await.map_err(|e| e.to_string()) });
 
         let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

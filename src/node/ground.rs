@@ -53,7 +53,7 @@ impl Ground {
         let audits = AuditConfig { grace: config.repair.grace, interval: config.repair.audit_interval };
         Controller::start_with(Arc::clone(&metadata), view.clone(), Arc::clone(clock), audits, &groups.controller);
         if let Some(listener) = listener {
-            let serving = MetadataServer::new(Arc::clone(&metadata), &groups.serving).serve(listener);
+            let serving = MetadataServer::of(Arc::clone(&metadata), &groups.serving).serve(listener);
             groups.serving.spawn(TaskKind::Vital, "metadata server", async move {
                 serving.await.map_err(|problem| problem.to_string())
             });
@@ -172,7 +172,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let servers = [Address { host: address.ip().to_string(), port: address.port() }];
-        let serving = MetadataServer::new(fake.service(), &server).serve(listener);
+        let serving = MetadataServer::of(fake.service(), &server).serve(listener);
         server.spawn(TaskKind::Background, "server", async move { serving.await.map_err(|e| e.to_string()) });
         let readiness = Arc::new(Readiness::new(RoleSet::BOOKIE));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

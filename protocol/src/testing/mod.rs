@@ -14,6 +14,7 @@ pub mod directory;
 pub mod faults;
 pub mod metadata;
 pub mod peer;
+pub mod quorum;
 
 pub use batches::BatchBuilder;
 pub use bookie::FakeBookie;
@@ -24,6 +25,7 @@ pub use directory::FakeDirectory;
 pub use faults::{Fault, Faults};
 pub use metadata::FakeMetadata;
 pub use peer::FakePeer;
+pub use quorum::FakeQuorum;
 
 #[cfg(test)]
 mod tests;

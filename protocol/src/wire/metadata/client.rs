@@ -1,11 +1,18 @@
 //! The calling end: a [`MetadataService`] whose calls travel to another process. Owns admission by bytes and the
 //! opening of watches; the stream of calls belongs to the `caller` task.
 
+mod caller;
+pub(super) mod dial;
+pub(super) mod quorum;
+
+pub use quorum::RemoteQuorum;
+
+use self::caller::{Caller, Outgoing, Waiting};
 use super::{
-    MAX_MESSAGE, WIRE_VERSION,
-    caller::{Caller, Outgoing, Waiting},
+    MAX_MESSAGE,
     convert::incomplete,
-    proto::{self, call::Kind, metadata_client::MetadataClient, watch_answer},
+    hello::Guest,
+    proto::{self, call::Kind, metadata_client::MetadataClient, watch_answer, watch_call},
 };
 use crate::{
     id::{Revision, SessionId},
@@ -29,6 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
@@ -180,23 +188,32 @@ async fn watch(
     after: Revision,
 ) -> Result<WatchStream, MetadataError> {
     let lost = |status: Status| unavailable(&format!("the watch was lost: {}", status.message()));
-    let call = proto::WatchCall { version: WIRE_VERSION, prefix, after: after.0 };
-    let mut answers = client.watch(call).await.map_err(lost)?.into_inner();
-    match answers.message().await.map_err(lost)?.and_then(|first| first.kind) {
-        Some(watch_answer::Kind::Opened(_)) => {}
-        Some(watch_answer::Kind::Failed(error)) => return Err(error.into()),
-        Some(watch_answer::Kind::Event(_)) | None => return Err(incomplete("the answer to a watch")),
+    let (calls, sent) = mpsc::channel(2);
+    let hello = watch_call::Kind::Hello(Guest::default().hello());
+    let open = watch_call::Kind::Open(proto::OpenWatch { id: 1, prefix, after: after.0 });
+    for kind in [hello, open] {
+        let opened = calls.send(proto::WatchCall { kind: Some(kind) }).await;
+        opened.map_err(|_| unavailable("the stream of watches did not open"))?;
     }
-    let events = stream::unfold(Some(answers), move |answers| async move {
-        let mut answers = answers?;
+    let mut answers = client.watches(ReceiverStream::new(sent)).await.map_err(lost)?.into_inner();
+    loop {
+        match answers.message().await.map_err(lost)?.and_then(|first| first.kind) {
+            Some(watch_answer::Kind::Hello(_)) => {}
+            Some(watch_answer::Kind::Opened(_)) => break,
+            Some(watch_answer::Kind::Failed(error)) => return Err(error.into()),
+            Some(watch_answer::Kind::Event(_)) | None => return Err(incomplete("the answer to a watch")),
+        }
+    }
+    let events = stream::unfold(Some((answers, calls)), move |held| async move {
+        let (mut answers, calls) = held?;
         let event = match answers.message().await {
-            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Event(event)) })) => event.try_into(),
-            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Failed(error)) })) => Err(error.into()),
+            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Event(event)), .. })) => event.try_into(),
+            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Failed(error)), .. })) => Err(error.into()),
             Ok(Some(_)) => Err(incomplete("a watch event")),
             Ok(None) => Err(unavailable("the server ended the watch")),
             Err(status) => Err(lost(status)),
         };
-        let rest = event.is_ok().then_some(answers);
+        let rest = event.is_ok().then_some((answers, calls));
         Some((event, rest))
     });
     Ok(events.boxed())

@@ -1,6 +1,8 @@
 //! Between the contract's types and the generated ones. What the wire leaves out, and the contract does not allow to be
 //! left out, is an error here, once.
 
+mod quorum;
+
 use super::proto;
 use crate::{
     id::{Revision, SessionId},

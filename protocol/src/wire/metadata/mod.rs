@@ -1,21 +1,26 @@
-//! The metadata service over tonic: [`MetadataServer`] serves any implementation, [`RemoteMetadata`] is one.
+//! The metadata service over tonic: [`MetadataServer`] serves any implementation, [`RemoteMetadata`] is one;
+//! [`RemoteQuorum`] is the same cluster for those who look after it.
 //!
-//! All calls of a handle travel on one stream, in order; a watch has a stream of its own. Owns the translation between
-//! the contract and the wire in both directions, deadlines, and what a lost connection means: a write that was sent is
-//! "outcome unknown", everything else is "unavailable". It never retries a call on its own.
+//! All calls of a handle travel on one stream, in order, and all its watches on another. Owns the translation between the
+//! contract and the wire in both directions, who may talk to whom (`hello`), deadlines, and what a lost connection means:
+//! a write that was sent is "outcome unknown", everything else is "unavailable".
 
-mod caller;
 mod client;
 mod convert;
+mod hello;
+#[cfg(any(test, feature = "testing"))]
 mod memory;
 mod server;
 
-pub use client::{RemoteMetadata, RemoteOptions};
-pub use memory::over_memory;
-pub use server::MetadataServer;
+pub use client::{RemoteMetadata, RemoteOptions, RemoteQuorum};
+#[cfg(any(test, feature = "testing"))]
+pub use memory::{MemoryLine, over_memory};
+pub use server::{Handles, MetadataServer, Serving};
 
 /// The version of `metadata.proto` that this build speaks.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
+/// The most watches that one connection carries.
+pub const MAX_WATCHES: usize = 1 << 18;
 
 /// The largest message: a full scan page or transaction with room to spare.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;

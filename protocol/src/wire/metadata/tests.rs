@@ -11,6 +11,9 @@ use futures::StreamExt;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
+mod quorum;
+mod server;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn options() -> RemoteOptions {
@@ -35,7 +38,7 @@ async fn a_remote_service_conforms_over_tcp() {
     let (server, client) = (Tasks::default(), Tasks::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("has an address").to_string();
-    let serving = MetadataServer::new(FakeMetadata::new().service(), &server).serve(listener);
+    let serving = MetadataServer::of(FakeMetadata::new().service(), &server).serve(listener);
     server.spawn(TaskKind::Background, "server", async move { serving.await.map_err(|e| e.to_string()) });
     let remote = RemoteMetadata::connect(&address, options(), &client).expect("an address");
     conformance::metadata(Arc::new(remote)).await;

@@ -1,16 +1,16 @@
 //! The task behind a remote handle: owns the stream of calls, keeps their order, and answers each call exactly once,
 //! also when the connection is lost. Connects when there is a call to make, and never repeats a call.
 
-use super::{
-    WIRE_VERSION,
-    client::{Taken, unavailable},
-    proto::{self, call::Kind, call_answer::Result as Done, metadata_client::MetadataClient},
-};
+use super::{Taken, unavailable};
 use crate::{
     id::{Revision, SessionId},
     service::{
         Reply,
         metadata::{MetadataError, Outcome, ScanPage, Versioned},
+    },
+    wire::metadata::{
+        hello::Guest,
+        proto::{self, call::Kind, call_answer::Result as Done, metadata_client::MetadataClient},
     },
 };
 use std::{collections::BTreeMap, future::Future, time::Duration};
@@ -154,7 +154,7 @@ impl Caller {
         let mut client = self.client.clone();
         let opening = async move {
             let (calls, sent) = mpsc::channel(16);
-            let hello = Kind::Hello(proto::Hello { version: WIRE_VERSION });
+            let hello = Kind::Hello(Guest::default().hello());
             let greeting = calls.send(proto::Call { id: 0, kind: Some(hello) });
             greeting.await.map_err(|_| "the stream of calls did not open".to_owned())?;
             let answers = client.calls(ReceiverStream::new(sent)).await;
