@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 /// Where the metadata service listens if nothing else is said.
 pub const DEFAULT: &str = "localhost:9095";
 /// How long a command waits for the metadata service.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which cluster a command talks to.
 #[derive(Debug, Clone, Args)]
@@ -63,8 +63,8 @@ pub struct ClusterClient {
 }
 
 impl ClusterClient {
-    /// Connects to the first of these addresses (`host:port`, commas between several) that answers, and reads the
-    /// cluster's state. Needs a runtime.
+    /// Connects to any of these addresses (`host:port`, commas between several) that answers, and reads the cluster's
+    /// state. Needs a runtime.
     ///
     /// # Errors
     /// Nothing answers in time, or there is no cluster.
@@ -75,21 +75,15 @@ impl ClusterClient {
                 "the metadata service does not answer at {address}; is it running? Name another address with --metadata"
             )
         };
-        let mut problem = anyhow!("no address was given");
-        for server in address.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-            let options = RemoteOptions { deadline: PATIENCE, ..RemoteOptions::default() };
-            let metadata: Arc<dyn MetadataService> = Arc::new(RemoteMetadata::connect(server, options, &tasks)?);
-            match metadata.get(key::cluster(), Consistency::Linearizable).await {
-                Ok(Some(_)) => {
-                    let view = ClusterView::start(Arc::clone(&metadata), &tasks).await.with_context(hint)?;
-                    let bookies = Arc::new(ClusterBookies::new(view.clone(), RemoteSettings::default(), &tasks));
-                    return Ok(Self { metadata, view, bookies, tasks });
-                }
-                Ok(None) => problem = anyhow!("there is no cluster at {server} yet"),
-                Err(refused) => problem = refused.into(),
-            }
-        }
-        Err(problem.context(hint()))
+        let servers: Vec<&str> = address.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+        let options = RemoteOptions { deadline: PATIENCE, ..RemoteOptions::default() };
+        let metadata = RemoteMetadata::connect(&servers, options, &tasks).with_context(hint)?;
+        let metadata: Arc<dyn MetadataService> = Arc::new(metadata);
+        let cluster = metadata.get(key::cluster(), Consistency::Linearizable).await.with_context(hint)?;
+        cluster.ok_or_else(|| anyhow!("there is no cluster at {address} yet")).with_context(hint)?;
+        let view = ClusterView::start(Arc::clone(&metadata), &tasks).await.with_context(hint)?;
+        let bookies = Arc::new(ClusterBookies::new(view.clone(), RemoteSettings::default(), &tasks));
+        Ok(Self { metadata, view, bookies, tasks })
     }
 }
 
@@ -109,7 +103,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn it_connects_to_the_first_address_that_answers_and_says_so_if_none_does() {
+    async fn it_connects_to_any_address_that_answers_and_says_so_if_none_does() {
         let (tasks, fake) = (Tasks::default(), FakeMetadata::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();

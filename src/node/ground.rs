@@ -70,11 +70,12 @@ impl Ground {
         groups: &Groups,
     ) -> Result<Self, NodeError> {
         let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::default() };
-        let connect = |server: &Address| RemoteMetadata::connect(&server.to_string(), options, &groups.client);
-        let clients = servers.iter().map(connect).collect::<Result<Vec<_>, _>>()?;
-        let mut wait = Wait::new(servers, clock);
-        let (metadata, record) = loop {
-            match first_answer(&clients).await {
+        let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        let metadata: Arc<dyn MetadataService> = Arc::new(RemoteMetadata::connect(&names, options, &groups.client)?);
+        let mut wait = Wait::new(&names, clock);
+        readiness.waits_for(Some(wait.text("no answer yet")));
+        let record = loop {
+            match find_cluster(&*metadata).await {
                 Ok(found) => break found,
                 Err(reason) => wait.once_more(&reason, readiness).await,
             }
@@ -99,13 +100,16 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(servers: &[Address], clock: &'a Arc<dyn Clock>) -> Self {
-        let servers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Self { servers, clock, remind_at: Duration::ZERO }
+    fn new(servers: &[String], clock: &'a Arc<dyn Clock>) -> Self {
+        Self { servers: servers.join(", "), clock, remind_at: Duration::ZERO }
+    }
+
+    fn text(&self, reason: &str) -> String {
+        format!("waiting for metadata at {}: {reason}", self.servers)
     }
 
     async fn once_more(&mut self, reason: &str, readiness: &Readiness) {
-        let text = format!("waiting for metadata at {}: {reason}", self.servers);
+        let text = self.text(reason);
         if self.clock.monotonic() >= self.remind_at {
             tracing::warn!("{text}; it is named by --metadata (metadata.servers)");
             self.remind_at = self.clock.monotonic() + REMINDER;
@@ -115,21 +119,14 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// The first metadata service that knows a cluster, and the cluster; or why there is none.
-async fn first_answer(clients: &[RemoteMetadata]) -> Result<(Arc<dyn MetadataService>, ClusterRecord), String> {
-    let mut reason = "it names no server".to_string();
-    for client in clients {
-        match client.get(key::cluster(), Consistency::Linearizable).await {
-            Ok(Some(found)) => {
-                let record = decode(&found.value).map_err(|problem| problem.to_string())?;
-                return Ok((Arc::new(client.clone()), record));
-            }
-            Ok(None) => reason = "it has no cluster yet".into(),
-            Err(MetadataError::Unavailable { reason: why }) => reason = why,
-            Err(problem) => reason = problem.to_string(),
-        }
+/// The cluster that the metadata service knows; or why there is none.
+async fn find_cluster(metadata: &dyn MetadataService) -> Result<ClusterRecord, String> {
+    match metadata.get(key::cluster(), Consistency::Linearizable).await {
+        Ok(Some(found)) => decode(&found.value).map_err(|problem| problem.to_string()),
+        Ok(None) => Err("it has no cluster yet".into()),
+        Err(MetadataError::Unavailable { reason }) => Err(reason),
+        Err(problem) => Err(problem.to_string()),
     }
-    Err(reason)
 }
 
 fn metadata_config(config: &Config) -> MetadataConfig {

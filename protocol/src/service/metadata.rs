@@ -216,6 +216,23 @@ pub enum MetadataError {
     Invalid(String),
 }
 
+impl MetadataError {
+    /// How the reason begins when a transaction comes too late to keep the order of calls.
+    const OVERTAKEN: &str = "a later call of the same client took effect first";
+
+    /// A later call of the same client took effect first. Nothing happened, nor ever will under this request id.
+    #[must_use]
+    pub fn overtaken() -> Self {
+        Self::Unavailable { reason: format!("{}; nothing happened", Self::OVERTAKEN) }
+    }
+
+    /// Whether this is [`MetadataError::overtaken`], from whichever node it came.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Unavailable { reason } if reason.starts_with(Self::OVERTAKEN))
+    }
+}
+
 impl Abandoned for MetadataError {
     fn abandoned() -> Self {
         Self::OutcomeUnknown { reason: "the metadata service dropped the call".into() }

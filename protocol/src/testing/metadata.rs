@@ -22,7 +22,10 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::watch;
@@ -35,7 +38,9 @@ struct Keyspace {
     sequences: HashMap<String, u64>,
     sessions: BTreeSet<SessionId>,
     last_session: u64,
-    answered: HashMap<RequestId, Outcome>,
+    answered: HashMap<RequestId, Result<Outcome, MetadataError>>,
+    /// The highest sequence that was carried out of each client.
+    clients: HashMap<u128, u64>,
     history: VecDeque<WatchEvent>,
     /// The oldest revision a watch may start after.
     oldest: Revision,
@@ -57,6 +62,7 @@ pub struct FakeMetadata(Arc<Inner>);
 struct Inner {
     state: Mutex<Keyspace>,
     progress: watch::Sender<Progress>,
+    heartbeats: AtomicU64,
     faults: Faults<MetadataError>,
 }
 
@@ -140,6 +146,18 @@ impl FakeMetadata {
         self.0.progress.send_modify(|p| p.generation += 1);
     }
 
+    /// How many heartbeats arrived for sessions that live.
+    #[must_use]
+    pub fn heartbeats(&self) -> u64 {
+        self.0.heartbeats.load(Ordering::Relaxed)
+    }
+
+    /// How many watches are open.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.0.progress.receiver_count()
+    }
+
     fn commit(&self, transaction: &Transaction) {
         let _outcome = self.0.state.lock().transact(transaction);
         self.wake();
@@ -195,8 +213,11 @@ impl MetadataService for FakeMetadata {
 
     fn keep_alive(&self, session: SessionId) -> Answer<(), MetadataError> {
         self.0.faults.run(|| {
-            let lives = self.0.state.lock().sessions.contains(&session);
-            if lives { Ok(()) } else { Err(MetadataError::SessionExpired(session)) }
+            if !self.0.state.lock().sessions.contains(&session) {
+                return Err(MetadataError::SessionExpired(session));
+            }
+            self.0.heartbeats.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         })
     }
 
@@ -283,14 +304,18 @@ impl Keyspace {
 
     fn transact(&mut self, transaction: &Transaction) -> Result<Outcome, MetadataError> {
         check(transaction)?;
-        if let Some(first) = transaction.request.and_then(|id| self.answered.get(&id)) {
-            return Ok(first.clone());
+        let Some(request) = transaction.request else { return self.decide(transaction) };
+        if let Some(first) = self.answered.get(&request) {
+            return first.clone();
         }
-        let outcome = self.decide(transaction)?;
-        if let Some(id) = transaction.request {
-            self.answered.insert(id, outcome.clone());
+        let highest = self.clients.entry(request.client).or_default();
+        if request.sequence < *highest {
+            return Err(MetadataError::overtaken());
         }
-        Ok(outcome)
+        *highest = request.sequence;
+        let outcome = self.decide(transaction);
+        self.answered.insert(request, outcome.clone());
+        outcome
     }
 
     fn decide(&mut self, transaction: &Transaction) -> Result<Outcome, MetadataError> {

@@ -4,6 +4,7 @@
 //! [`crate::service`]): requests are sent in call order on one stream and started in arrival order on the other side;
 //! a dropped answer stops nothing; a call whose connection is lost is of unknown outcome if it was sent, unavailable if
 //! not; every call has a deadline; what is in flight is bounded by bytes on both sides, with a reserve for small calls.
+//! Only the client of the metadata service, which has several servers to choose from, makes such calls again by itself.
 //!
 //! * [`frame`]: how messages lie on a stream, and the limits of every length.
 //! * `envelope`, `problem`: headers and errors. `budget`: admission.

@@ -6,6 +6,7 @@ use crate::{
     model::{NodeRecord, TopicRecord},
     testing::FakeMetadata,
     topic::{TopicId, TopicName},
+    wire::metadata::{MemoryLine, MetadataServer, RemoteMetadata, RemoteOptions},
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -119,4 +120,32 @@ async fn a_service_that_does_not_answer_is_an_error_of_the_start() {
     fake.fail_next(problem.clone());
     let started = ClusterView::start(fake.service(), &Tasks::default()).await;
     assert_eq!(started.map(|_| ()), Err(problem));
+}
+
+#[tokio::test]
+async fn it_follows_through_servers_that_come_and_go_and_a_past_that_is_gone() {
+    let (fake, servers, tasks) = (FakeMetadata::new(), Tasks::default(), Tasks::default());
+    let line = |name| MemoryLine::to(name, MetadataServer::of(fake.service(), &servers), &servers);
+    let lines = [line("n1"), line("n2")];
+    let remote = RemoteMetadata::across(&lines, RemoteOptions::default(), &tasks);
+    put_topic(&fake, 0);
+    let view = ClusterView::start(Arc::new(remote), &tasks).await.expect("starts");
+    for n in 1..10_u32 {
+        let last = put_topic(&fake, n);
+        lines[n as usize % 2].cut();
+        assert!(view.wait_for(last, PATIENCE).await);
+        assert_eq!(view.snapshot().topics.len() as u64, last.0);
+    }
+    // While no server is there a topic goes, and the history that says so.
+    lines.iter().for_each(|line| {
+        line.refuse(true);
+        line.cut();
+    });
+    fake.delete(key::topic(&topic(0).name));
+    fake.compact();
+    let last = put_topic(&fake, 10);
+    lines[0].refuse(false);
+    assert!(view.wait_for(last, PATIENCE).await);
+    assert!(view.snapshot().topic("t0").is_none() && view.snapshot().topic("t10").is_some());
+    assert!(tasks.stop(PATIENCE).await && servers.stop(PATIENCE).await);
 }

@@ -1,18 +1,34 @@
-//! The calling end: a [`MetadataService`] whose calls travel to another process. Owns admission by bytes and the
-//! opening of watches; the stream of calls belongs to the `caller` task.
+//! The calling end: a [`MetadataService`] whose calls travel to one or more servers of a cluster.
+//!
+//! [`RemoteMetadata`] is the handle: it makes calls and admits them by bytes. What becomes of a call is decided by pure
+//! machines, `calls` and `watches`; `driver` is the task that connects them to a server, and `route` says to which.
 
-mod caller;
+mod buffer;
+mod calls;
 pub(super) mod dial;
+mod driver;
+mod machine;
 pub(super) mod quorum;
+mod room;
+mod route;
+mod waiting;
+mod watches;
 
 pub use quorum::RemoteQuorum;
 
-use self::caller::{Caller, Outgoing, Waiting};
+use self::{
+    buffer::Dropped,
+    calls::{Calls, Outgoing},
+    dial::Server,
+    driver::{Driver, deadline},
+    room::Room,
+    route::Route,
+    waiting::Waiting,
+    watches::{Request, Watches},
+};
 use super::{
-    MAX_MESSAGE,
-    convert::incomplete,
     hello::Guest,
-    proto::{self, call::Kind, metadata_client::MetadataClient, watch_answer, watch_call},
+    proto::{self, call::Kind},
 };
 use crate::{
     id::{Revision, SessionId},
@@ -26,102 +42,130 @@ use crate::{
         ready, reply,
     },
 };
-use futures::{StreamExt, stream};
 use prost::Message;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How often a silent connection is probed, and how long the probe may take: a server that hangs is noticed well before
-/// sessions expire.
-const PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+use uuid::Uuid;
 
 /// How a remote metadata service is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// How long a call may take; a write without an answer by then is "outcome unknown".
+    /// How long a call may take, with everything that is tried for it; a write that may have taken effect by then is
+    /// "outcome unknown".
     pub deadline: Duration,
     /// The most bytes of calls that wait for an answer; beyond that a call is refused as unavailable.
     pub in_flight_bytes: usize,
+    /// The group that the servers must belong to; with `None` it is the first one met.
+    pub group: Option<Uuid>,
 }
 
 impl Default for RemoteOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(10), in_flight_bytes: 64 * 1024 * 1024 }
+        Self { deadline: Duration::from_secs(10), in_flight_bytes: 64 * 1024 * 1024, group: None }
     }
 }
 
-/// A metadata service in another process. Clones share one stream of calls, and so one order.
+/// A metadata service in other processes. Clones share one stream of calls, and so one order, and one of watches.
+///
+/// Any server of the cluster works. A call whose server goes away, or says that it cannot serve, is made again elsewhere
+/// until its deadline: reads as they are, transactions under one request id, so that they take effect once and in call
+/// order. A session may be opened twice by that; the one that nobody learned of expires by itself. Watches resume by
+/// themselves and end only with `Compacted`, `Invalid`, `TooLarge`, with `Unavailable` if their reader falls behind, and
+/// with the client.
 #[derive(Clone)]
 pub struct RemoteMetadata {
     calls: mpsc::UnboundedSender<Outgoing>,
+    watches: mpsc::UnboundedSender<Request>,
+    dropped: Dropped,
     room: Arc<Room>,
-    client: MetadataClient<Channel>,
     options: RemoteOptions,
-    tasks: Tasks,
+    start: Instant,
 }
 
-impl std::fmt::Debug for RemoteMetadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for RemoteMetadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteMetadata").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 impl RemoteMetadata {
-    /// A client of the server at `address` (`host:port`). Connects when it is first used, and again when it must.
+    /// A client of the cluster behind these servers (`host:port`). Connects when it is first used, and again when it
+    /// must; it begins with any of them.
+    ///
+    /// # Errors
+    /// `Invalid` if an address is not one, or there is none.
+    pub fn connect(servers: &[impl AsRef<str>], options: RemoteOptions, tasks: &Tasks) -> Result<Self, MetadataError> {
+        let servers = servers.iter().map(|server| Server::at(server.as_ref())).collect::<Result<Vec<_>, _>>();
+        let servers = servers.map_err(MetadataError::Invalid)?;
+        if servers.is_empty() {
+            return Err(MetadataError::Invalid("no metadata server was named".into()));
+        }
+        Ok(Self::over(servers, Guest::new(options.group, false), options, tasks))
+    }
+
+    /// A handle for calls that this node passes on to the one at `address`. They are never passed on again, and never
+    /// made again: the first failure is the answer.
     ///
     /// # Errors
     /// `Invalid` if the address is not one.
-    pub fn connect(address: &str, options: RemoteOptions, tasks: &Tasks) -> Result<Self, MetadataError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|e| MetadataError::Invalid(format!("\"{address}\" is not an address: {e}")))?;
-        let endpoint = endpoint
-            .connect_timeout(options.deadline.min(CONNECT))
-            .http2_keep_alive_interval(PROBE.0)
-            .keep_alive_timeout(PROBE.1)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        Ok(Self::over(endpoint.connect_lazy(), options, tasks))
+    pub fn passing_on(address: &str, options: RemoteOptions, tasks: &Tasks) -> Result<Self, MetadataError> {
+        let server = Server::at(address).map_err(MetadataError::Invalid)?;
+        Ok(Self::over(vec![server], Guest::new(options.group, true), options, tasks))
     }
 
-    /// A client over any tonic channel.
+    /// A client of the cluster behind these lines, which begins with the first of them.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn over(channel: Channel, options: RemoteOptions, tasks: &Tasks) -> Self {
-        let client =
-            MetadataClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    pub fn across(lines: &[super::MemoryLine], options: RemoteOptions, tasks: &Tasks) -> Self {
+        let servers = lines.iter().map(super::MemoryLine::server).collect();
+        Self::begin(servers, Guest::new(options.group, false), 0, options, tasks)
+    }
+
+    /// As [`RemoteMetadata::passing_on`], over a line.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn passing_across(line: &super::MemoryLine, options: RemoteOptions, tasks: &Tasks) -> Self {
+        Self::begin(vec![line.server()], Guest::new(options.group, true), 0, options, tasks)
+    }
+
+    fn over(servers: Vec<Server>, guest: Guest, options: RemoteOptions, tasks: &Tasks) -> Self {
+        // Not all clients shall begin with the same server.
+        let first = Uuid::new_v4().as_u128() as usize;
+        Self::begin(servers, guest, first, options, tasks)
+    }
+
+    fn begin(servers: Vec<Server>, guest: Guest, first: usize, options: RemoteOptions, tasks: &Tasks) -> Self {
+        let (start, retries, client) = (Instant::now(), !guest.passes_on(), Uuid::new_v4().as_u128());
+        let servers: Arc<[Server]> = servers.into();
+        let way = || (Arc::clone(&servers), guest.clone(), Route::new(servers.len(), first));
         let (calls, outgoing) = mpsc::unbounded_channel();
-        let room = Arc::new(Room { used: AtomicUsize::new(0), limit: options.in_flight_bytes });
-        let caller = Caller::new(client.clone(), outgoing, options.deadline, tasks.stopping());
-        tasks.spawn(TaskKind::Background, "metadata client", caller.run());
-        Self { calls, room, client, options, tasks: tasks.clone() }
+        let caller = Driver::new(Calls::new(client, retries), outgoing, way(), start, tasks.stopping());
+        tasks.spawn(TaskKind::Background, "metadata calls", caller.run());
+        let (watches, requests) = mpsc::unbounded_channel();
+        let watcher = Driver::new(Watches::new(retries), requests, way(), start, tasks.stopping());
+        tasks.spawn(TaskKind::Background, "metadata watches", watcher.run());
+        let closing = watches.clone();
+        // The task may have ended before its readers.
+        let dropped: Dropped = Arc::new(move |watch| drop(closing.send(Request::Close(watch))));
+        let room = Arc::new(Room::new(options.in_flight_bytes));
+        Self { calls, watches, dropped, room, options, start }
     }
 
     fn call(&self, kind: Kind, waiting: Waiting) {
         let call = proto::Call { id: 0, kind: Some(kind) };
-        let Some(room) = self.room.take(call.encoded_len()) else {
-            return waiting.fail(unavailable("too many calls are waiting for an answer"));
+        let room = self.room.take(call.encoded_len());
+        let (Some(room), Some(kind)) = (room, call.kind) else {
+            return waiting.give_up(false, "too many calls are waiting for an answer");
         };
-        let outgoing = Outgoing { call, waiting, deadline: Instant::now() + self.options.deadline, room };
-        if let Err(refused) = self.calls.send(outgoing) {
-            refused.0.waiting.fail(unavailable("the client is shutting down"));
+        let deadline = deadline(self.start, self.options.deadline);
+        if let Err(refused) = self.calls.send(Outgoing { kind, waiting, deadline, _room: room }) {
+            refused.0.waiting.give_up(false, "the client is shutting down");
         }
     }
 }
 
 /// "Nothing happened", and why.
-pub(super) fn unavailable(reason: &str) -> MetadataError {
+fn unavailable(reason: &str) -> MetadataError {
     MetadataError::Unavailable { reason: reason.into() }
 }
 
@@ -153,12 +197,11 @@ impl MetadataService for RemoteMetadata {
 
     fn watch(&self, prefix: String, after: Revision) -> Answer<WatchStream, MetadataError> {
         let (caller, answer) = reply();
-        let (client, deadline) = (self.client.clone(), self.options.deadline);
-        self.tasks.spawn(TaskKind::Request, "metadata watch", async move {
-            let opened = tokio::time::timeout(deadline, watch(client, prefix, after)).await;
-            caller.send(opened.unwrap_or_else(|_| Err(unavailable("the watch was not opened in time"))));
-            Ok(())
-        });
+        let deadline = deadline(self.start, self.options.deadline);
+        let open = Request::Open { prefix, after, caller, deadline, dropped: Arc::clone(&self.dropped) };
+        if let Err(mpsc::error::SendError(Request::Open { caller, .. })) = self.watches.send(open) {
+            caller.send(Err(unavailable("the client is shutting down")));
+        }
         answer
     }
 
@@ -182,68 +225,5 @@ impl MetadataService for RemoteMetadata {
     }
 }
 
-async fn watch(
-    mut client: MetadataClient<Channel>,
-    prefix: String,
-    after: Revision,
-) -> Result<WatchStream, MetadataError> {
-    let lost = |status: Status| unavailable(&format!("the watch was lost: {}", status.message()));
-    let (calls, sent) = mpsc::channel(2);
-    let hello = watch_call::Kind::Hello(Guest::default().hello());
-    let open = watch_call::Kind::Open(proto::OpenWatch { id: 1, prefix, after: after.0 });
-    for kind in [hello, open] {
-        let opened = calls.send(proto::WatchCall { kind: Some(kind) }).await;
-        opened.map_err(|_| unavailable("the stream of watches did not open"))?;
-    }
-    let mut answers = client.watches(ReceiverStream::new(sent)).await.map_err(lost)?.into_inner();
-    loop {
-        match answers.message().await.map_err(lost)?.and_then(|first| first.kind) {
-            Some(watch_answer::Kind::Hello(_)) => {}
-            Some(watch_answer::Kind::Opened(_)) => break,
-            Some(watch_answer::Kind::Failed(error)) => return Err(error.into()),
-            Some(watch_answer::Kind::Event(_)) | None => return Err(incomplete("the answer to a watch")),
-        }
-    }
-    let events = stream::unfold(Some((answers, calls)), move |held| async move {
-        let (mut answers, calls) = held?;
-        let event = match answers.message().await {
-            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Event(event)), .. })) => event.try_into(),
-            Ok(Some(proto::WatchAnswer { kind: Some(watch_answer::Kind::Failed(error)), .. })) => Err(error.into()),
-            Ok(Some(_)) => Err(incomplete("a watch event")),
-            Ok(None) => Err(unavailable("the server ended the watch")),
-            Err(status) => Err(lost(status)),
-        };
-        let rest = event.is_ok().then_some((answers, calls));
-        Some((event, rest))
-    });
-    Ok(events.boxed())
-}
-
-/// Admission by bytes.
-#[derive(Debug)]
-pub(super) struct Room {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-/// Room that a call takes until it is answered.
-#[derive(Debug)]
-pub(super) struct Taken(Arc<Room>, usize);
-
-impl Room {
-    /// What a call takes beyond its own bytes.
-    const OVERHEAD: usize = 256;
-
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
-        let bytes = bytes + Self::OVERHEAD;
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let taken = Taken(Arc::clone(self), bytes);
-        (before == 0 || before + bytes <= self.limit).then_some(taken)
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.used.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,11 @@ impl Guest {
         Self::new(Some(group), self.passed_on)
     }
 
+    /// Whether the calls of this caller were passed on.
+    pub(super) const fn passes_on(&self) -> bool {
+        self.passed_on
+    }
+
     /// What to say first.
     pub(super) fn hello(&self) -> proto::Hello {
         let group = group_bytes(self.group.get().copied());

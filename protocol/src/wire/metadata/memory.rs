@@ -179,6 +179,5 @@ pub fn over_memory(
     client: &Tasks,
 ) -> RemoteMetadata {
     let line = MemoryLine::to("memory", MetadataServer::of(service, server), server);
-    let channel = probed(Endpoint::from_static("http://memory")).connect_with_connector_lazy(line);
-    RemoteMetadata::over(channel, options, client)
+    RemoteMetadata::across(&[line], options, client)
 }

@@ -2,8 +2,8 @@
 //! [`RemoteQuorum`] is the same cluster for those who look after it.
 //!
 //! All calls of a handle travel on one stream, in order, and all its watches on another. Owns the translation between the
-//! contract and the wire in both directions, who may talk to whom (`hello`), deadlines, and what a lost connection means:
-//! a write that was sent is "outcome unknown", everything else is "unavailable".
+//! contract and the wire in both directions, who may talk to whom (`hello`), and deadlines. What becomes of a call whose
+//! server goes away is decided in `client`.
 
 mod client;
 mod convert;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    id::Revision,
+    id::{Revision, SessionId},
     runtime::{TaskKind, Tasks},
     service::metadata::{Consistency, MetadataError, MetadataService, Operation, Outcome, Transaction},
     testing::{FakeMetadata, conformance},
@@ -11,8 +11,10 @@ use futures::StreamExt;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
+mod cluster;
 mod quorum;
 mod server;
+mod watching;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,29 +42,36 @@ async fn a_remote_service_conforms_over_tcp() {
     let address = listener.local_addr().expect("has an address").to_string();
     let serving = MetadataServer::of(FakeMetadata::new().service(), &server).serve(listener);
     server.spawn(TaskKind::Background, "server", async move { serving.await.map_err(|e| e.to_string()) });
-    let remote = RemoteMetadata::connect(&address, options(), &client).expect("an address");
+    let remote = RemoteMetadata::connect(&[address], options(), &client).expect("an address");
     conformance::metadata(Arc::new(remote)).await;
     assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
 }
 
 #[tokio::test]
-async fn a_write_on_a_lost_connection_is_unknown_and_a_read_is_unavailable() {
+async fn what_is_passed_on_is_tried_once() {
     let (server, client) = (Tasks::default(), Tasks::default());
     let fake = FakeMetadata::new();
-    let remote = over_memory(fake.service(), options(), &server, &client);
-    remote.transact(put("a")).await.expect("commits");
-    let mut watch = remote.watch(String::new(), Revision(1)).await.expect("watches");
+    let line = MemoryLine::to("leader", MetadataServer::of(fake.service(), &server), &server);
+    let passing = RemoteMetadata::passing_across(&line, options(), &client);
+    passing.transact(put("a")).await.expect("commits");
+    let unknown = MetadataError::OutcomeUnknown { reason: "as the service said".into() };
+    fake.fail_next(unknown.clone());
+    assert_eq!(passing.transact(put("x")).await, Err(unknown));
+    let unavailable = MetadataError::Unavailable { reason: "no leader any more".into() };
+    fake.fail_next(unavailable.clone());
+    assert_eq!(passing.transact(put("x")).await, Err(unavailable));
+    let mut watch = passing.watch(String::new(), Revision(1)).await.expect("watches");
     fake.faults().hang_next();
-    let write = remote.transact(put("b"));
+    let write = passing.transact(put("b"));
     fake.faults().hang_next();
-    let read = remote.get("a".into(), Consistency::Linearizable);
+    let read = passing.get("a".into(), Consistency::Linearizable);
     assert!(server.stop(PATIENCE).await);
     assert!(matches!(write.await, Err(MetadataError::OutcomeUnknown { .. })));
     assert!(matches!(read.await, Err(MetadataError::Unavailable { .. })));
     assert!(matches!(watch.next().await, Some(Err(MetadataError::Unavailable { .. }))));
     assert!(watch.next().await.is_none());
     // Nobody listens any more: nothing can have happened.
-    assert!(matches!(remote.transact(put("c")).await, Err(MetadataError::Unavailable { .. })));
+    assert!(matches!(passing.transact(put("c")).await, Err(MetadataError::Unavailable { .. })));
     assert!(client.stop(PATIENCE).await);
 }
 
@@ -85,7 +94,7 @@ async fn every_call_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn errors_of_the_service_arrive_as_they_are() {
+async fn errors_of_the_call_itself_arrive_as_they_are() {
     let (server, client) = (Tasks::default(), Tasks::default());
     let fake = FakeMetadata::new();
     let remote = over_memory(fake.service(), options(), &server, &client);
@@ -93,8 +102,32 @@ async fn errors_of_the_service_arrive_as_they_are() {
     fake.compact();
     let watch = remote.watch(String::new(), Revision(0)).await.map(|_| ());
     assert_eq!(watch, Err(MetadataError::Compacted { asked: Revision(0), oldest: Revision(1) }));
-    let unknown = MetadataError::OutcomeUnknown { reason: "as the service said".into() };
-    fake.fail_next(unknown.clone());
-    assert_eq!(remote.transact(put("a")).await, Err(unknown));
+    for error in [
+        MetadataError::SessionExpired(SessionId(3)),
+        MetadataError::Invalid("as the service said".into()),
+        MetadataError::TooLarge { what: "value", size: 2, limit: 1 },
+        MetadataError::overtaken(),
+    ] {
+        fake.fail_next(error.clone());
+        assert_eq!(remote.transact(put("a")).await, Err(error));
+    }
+    assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_dropped_handle_still_finishes_its_calls_and_its_watches() {
+    let (server, client) = (Tasks::default(), Tasks::default());
+    let fake = FakeMetadata::new();
+    let remote = over_memory(fake.service(), options(), &server, &client);
+    let mut watch = remote.watch(String::new(), Revision(0)).await.expect("watches");
+    fake.faults().hold_answers();
+    let write = remote.transact(put("a"));
+    drop(remote);
+    fake.faults().wait_held(1).await;
+    fake.faults().release_answers();
+    assert!(matches!(write.await, Ok(Outcome::Committed { .. })));
+    assert!(matches!(watch.next().await, Some(Ok(event)) if event.revision == Revision(1)));
+    drop(watch);
+    // Both tasks end although nobody tells them to: this group only waits.
     assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
 }
