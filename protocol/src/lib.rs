@@ -9,16 +9,20 @@
 //! * [`record_batch`]: a zero-copy view of a Kafka v2 record batch.
 //! * [`model`]: the typed cluster model and its key layout in the metadata service; nothing else writes keys.
 //! * [`cluster`]: a watched, always current copy of that model.
+//! * [`lock`], [`election`]: recipes over the metadata service.
 //! * [`settings`]: broker and topic settings under Kafka's own names.
 //! * [`service`]: the four contracts, with their errors. [`wire`] and [`transport`]: the same contracts over a stream.
 //! * [`mutant`]: old bugs that tests can switch on, to prove that they would be found.
 //! * [`runtime`]: clock, tasks, shutdown. [`testing`]: fakes and conformance suites (feature `testing`).
 
 pub mod cluster;
+pub mod election;
 pub mod id;
 pub mod ledger;
+pub mod lock;
 pub mod model;
 pub mod mutant;
+mod queue;
 pub mod record_batch;
 pub mod runtime;
 pub mod service;

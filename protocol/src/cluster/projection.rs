@@ -116,7 +116,8 @@ impl Projection {
             | KeyKind::Repair(_)
             | KeyKind::Repairing(_)
             | KeyKind::Stray(_)
-            | KeyKind::Scrub(_) => {}
+            | KeyKind::Scrub(_)
+            | KeyKind::Ticket(..) => {}
         }
         Ok(())
     }
@@ -162,7 +163,8 @@ impl Projection {
             | KeyKind::Repair(_)
             | KeyKind::Repairing(_)
             | KeyKind::Stray(_)
-            | KeyKind::Scrub(_) => {}
+            | KeyKind::Scrub(_)
+            | KeyKind::Ticket(..) => {}
         }
     }
 
@@ -185,6 +187,7 @@ const fn is_shown(kind: &KeyKind) -> bool {
             | KeyKind::Repairing(_)
             | KeyKind::Stray(_)
             | KeyKind::Scrub(_)
+            | KeyKind::Ticket(..)
     )
 }
 

@@ -17,11 +17,14 @@
 //! | `strays/<ledger>` | [`StrayCopies`](super::StrayCopies) |
 //! | `scrubs/<bookie>` | [`ScrubRecord`](super::ScrubRecord) |
 //! | `config/<scope>` | [`ConfigRecord`](super::ConfigRecord) |
+//! | `locks/<name>/<session>` | [`QueueTicket`](super::QueueTicket), ephemeral |
+//! | `elections/<name>/<session>` | [`QueueTicket`](super::QueueTicket), ephemeral |
 //!
 //! Numbers are zero-padded hexadecimal, so that the order of keys is the order of numbers.
 
+use super::{QueueKind, QueueName};
 use crate::{
-    id::{BookieId, LedgerId, NodeId},
+    id::{BookieId, LedgerId, NodeId, SessionId},
     topic::{PartitionId, TopicId, TopicName},
 };
 use uuid::Uuid;
@@ -165,6 +168,10 @@ pub mod prefix {
     pub const SCRUBS: &str = "scrubs/";
     /// All dynamic settings.
     pub const CONFIG: &str = "config/";
+    /// All places in queues for locks.
+    pub const LOCKS: &str = "locks/";
+    /// All places in queues for a lead.
+    pub const ELECTIONS: &str = "elections/";
 
     /// The partitions of one topic.
     #[must_use]
@@ -175,6 +182,24 @@ pub mod prefix {
     #[must_use]
     pub fn closed_of(id: PartitionId) -> String {
         format!("closed/{}/{:08x}/", id.topic, id.index)
+    }
+}
+
+impl QueueKind {
+    /// The queue with this name.
+    #[must_use]
+    pub fn prefix(self, name: &QueueName) -> String {
+        let kind = match self {
+            Self::Lock => prefix::LOCKS,
+            Self::Election => prefix::ELECTIONS,
+        };
+        format!("{kind}{name}/")
+    }
+
+    /// The place of a session in the queue with this name.
+    #[must_use]
+    pub fn key(self, name: &QueueName, session: SessionId) -> String {
+        format!("{}{:016x}", self.prefix(name), session.0)
     }
 }
 
@@ -211,6 +236,8 @@ pub enum KeyKind {
     Scrub(BookieId),
     /// `config/...`
     NodeConfig(Option<NodeId>),
+    /// `locks/<name>/<session>` or `elections/<name>/<session>`
+    Ticket(QueueKind, QueueName, SessionId),
 }
 
 impl KeyKind {
@@ -221,6 +248,10 @@ impl KeyKind {
         let ledger = |s: &str| u64::from_str_radix(s, 16).ok().map(LedgerId);
         let partition = |topic: &str, index: &str| {
             Some(PartitionId { topic: TopicId(Uuid::parse_str(topic).ok()?), index: hex(index)? })
+        };
+        let ticket = |kind, name: &str, session: &str| {
+            let session = SessionId(u64::from_str_radix(session, 16).ok()?);
+            Some(Self::Ticket(kind, QueueName::new(name).ok()?, session))
         };
         let parts: Vec<&str> = key.split('/').collect();
         match parts[..] {
@@ -238,6 +269,8 @@ impl KeyKind {
             ["repairing", id] => Some(Self::Repairing(ledger(id)?)),
             ["strays", id] => Some(Self::Stray(ledger(id)?)),
             ["scrubs", id] => Some(Self::Scrub(BookieId(hex(id)?))),
+            ["locks", name, session] => ticket(QueueKind::Lock, name, session),
+            ["elections", name, session] => ticket(QueueKind::Election, name, session),
             ["config", "nodes"] => Some(Self::NodeConfig(None)),
             ["config", "nodes", id] => Some(Self::NodeConfig(Some(NodeId(hex(id)? as i32)))),
             _ => None,
@@ -266,6 +299,7 @@ mod tests {
     fn keys_parse_back() {
         let p = PartitionId { topic: TopicId(Uuid::from_u128(5)), index: 11 };
         let name = TopicName::new("orders").expect("legal");
+        let queue = QueueName::new("the big lock").expect("legal");
         for (key, kind) in [
             (key::cluster(), KeyKind::Cluster),
             (key::node(NodeId(0)), KeyKind::Node(NodeId(0))),
@@ -283,6 +317,14 @@ mod tests {
             (key::scrub(BookieId(9)), KeyKind::Scrub(BookieId(9))),
             (key::node_config(None), KeyKind::NodeConfig(None)),
             (key::node_config(Some(NodeId(4))), KeyKind::NodeConfig(Some(NodeId(4)))),
+            (
+                QueueKind::Lock.key(&queue, SessionId(u64::MAX)),
+                KeyKind::Ticket(QueueKind::Lock, queue.clone(), SessionId(u64::MAX)),
+            ),
+            (
+                QueueKind::Election.key(&queue, SessionId(1)),
+                KeyKind::Ticket(QueueKind::Election, queue.clone(), SessionId(1)),
+            ),
         ] {
             assert_eq!(KeyKind::parse(&key), Some(kind), "{key}");
         }

@@ -8,6 +8,7 @@ mod keys;
 mod ledger;
 mod node;
 mod partition;
+mod queue;
 mod repair;
 mod topic;
 
@@ -16,5 +17,6 @@ pub use keys::{KeyKind, Sequence, key, prefix, successor};
 pub use ledger::{BookieRecord, BookieState, Cookie, DeadLedger, DiskUsage};
 pub use node::{ClusterRecord, NodeRecord};
 pub use partition::{ClosedLedger, ClosedPage, HeadLedger, Owner, PAGE_LEDGERS, PartitionRecord};
+pub use queue::{MAX_QUEUE_NAME, QueueKind, QueueName, QueueNameError, QueueTicket};
 pub use repair::{Decommission, RepairClaim, RepairReason, RepairTask, ScrubRecord, StrayCopies};
 pub use topic::{ConfigRecord, TopicRecord};
