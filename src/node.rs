@@ -23,12 +23,12 @@ use crate::{
 };
 use bookie::Bookie;
 use figures::Identity;
-use ground::Ground;
+use ground::{Ground, MetadataSockets};
 use metadata::MetadataNode;
 use metrics_exporter_prometheus::PrometheusHandle;
 use protocol::{
     runtime::{Clock, SystemClock, Tasks},
-    service::{directory::BookieDirectory, metadata::MetadataError},
+    service::{directory::BookieDirectory, metadata::MetadataError, quorum::QuorumError},
 };
 use roles::{Front, link_settings};
 use std::{
@@ -65,6 +65,9 @@ pub enum NodeError {
     /// The metadata service.
     #[error(transparent)]
     Metadata(#[from] metadata::StartError),
+    /// The addresses of the metadata nodes to join.
+    #[error("metadata.join cannot be used")]
+    Join(#[source] QuorumError),
     /// The cluster view.
     #[error("the cluster's state cannot be read")]
     View(#[from] MetadataError),
@@ -134,7 +137,7 @@ impl Node {
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let instance = Instance::open(&config.data_dir, config.node)?;
-        let Listeners { roles, addresses, admin, metadata, bookie, kafka } = listeners;
+        let Listeners { roles, addresses, admin, metadata, peers, bookie, kafka } = listeners;
         let (readiness, groups) = (Arc::new(Readiness::new(roles)), Groups::new());
         let coordinators = Arc::new(OnceLock::new());
         let identity = Arc::new(Identity::new(config.node.0, roles));
@@ -143,7 +146,9 @@ impl Node {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ground = if roles.contains(Role::Metadata) {
-            Ground::own(&config, &clock, metadata, &readiness, &groups).await?
+            let (address, peer_address) = (addresses.metadata.clone(), addresses.peers.clone());
+            let sockets = MetadataSockets { calls: metadata, peers, address, peer_address };
+            Ground::own(&config, &clock, sockets, &readiness, &groups).await?
         } else {
             Ground::remote(&config.metadata.servers, &clock, &readiness, &groups).await?
         };

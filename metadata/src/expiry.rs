@@ -2,9 +2,8 @@
 //! the calls, and a heartbeat that was queued before it still saves the session.
 
 use crate::{
-    queue::{Call, Entrance, Write, WriteAnswer},
+    queue::{Call, Entrance, Queued},
     sessions::Leases,
-    state::Command,
 };
 use parking_lot::Mutex;
 use protocol::{id::SessionId, runtime::Clock};
@@ -43,9 +42,8 @@ impl Expiry {
             for session in overdue {
                 if self.asked.get(&session).is_none_or(|at| now >= *at + EXPIRE_AGAIN) {
                     self.asked.insert(session, now);
-                    let command = Command::CloseSession { session };
-                    let answer = WriteAnswer::Expiry(session);
-                    self.entrance.push(Call::Write(Write { command, answer, called: now }), 0);
+                    let call = Call::Expire(session);
+                    self.entrance.push(Queued { call, bytes: 0, made: now, is_passed_on: false });
                 }
             }
             // New sessions and moving clocks are noticed by looking again; expiry needs no more precision than this.

@@ -1,9 +1,11 @@
 //! The raft metadata service that replaces ZooKeeper: versioned keys, transactions, sessions, sequences and watches.
 //!
-//! * [`state`]: what a command means; pure, the same on every voter.
-//! * [`raft`]: how commands are made durable and agreed on.
-//! * [`applied`]: what reads and watches see. `queue`, `proposer`: the order in which calls take effect.
-//! * [`node`]: one voter, start to stop. [`limits`]: what is refused at the door. [`sessions`]: heartbeats.
+//! * [`state`]: what a command means; pure, the same on every member.
+//! * [`raft`]: how commands are made durable and agreed on. `election`: when there is an election. `handover`: leading
+//!   no more, on purpose. [`role`]: what this node is. `snapshotting`: when a snapshot is written.
+//! * [`applied`]: what reads and watches see. `queue`, `router`, `proposals`: the order in which calls take effect, and
+//!   where. [`sessions`], `expiry`: heartbeats. [`limits`]: what is refused at the door.
+//! * [`node`]: one member, start to stop. [`peers`]: its connections. `quorum`: the cluster as operators see it.
 //! * [`controller`]: what the leader does with the cluster model: gives partitions to live nodes, gives up topics,
 //!   finds ledgers that lack copies.
 //!
@@ -11,17 +13,28 @@
 
 pub mod applied;
 pub mod controller;
+mod election;
 mod expiry;
 mod gauges;
+mod handover;
 pub mod limits;
 pub mod metrics;
 pub mod node;
-mod proposer;
+pub mod peers;
+mod proposals;
 mod queue;
+mod quorum;
 pub mod raft;
+mod restore;
+pub mod role;
+mod router;
 mod service;
 pub mod sessions;
+mod snapshotting;
 pub mod state;
 
 pub use controller::{AuditConfig, Controller};
-pub use node::{MetadataConfig, MetadataNode, StartError};
+pub use node::{MetadataConfig, MetadataDeps, MetadataNode, StartError};
+pub use peers::Peers;
+pub use restore::{RestoreError, RestoreTo, Restored, restore};
+pub use role::Role;

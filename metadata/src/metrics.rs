@@ -15,6 +15,16 @@ pub struct MetadataMetrics {
     pub unknown: Counter,
     /// Sessions that ended because no heartbeat came.
     pub expired: Counter,
+    /// The raft term.
+    pub term: Gauge,
+    /// 1 while this node leads.
+    pub leads: Gauge,
+    /// Who leads, as far as this node knows; 0 if nobody.
+    pub leader: Gauge,
+    /// Voters.
+    pub voters: Gauge,
+    /// The index of the last committed log entry, as far as this node knows.
+    pub committed_index: Gauge,
     /// The index of the last applied log entry.
     pub applied_index: Gauge,
     /// The revision of the last transaction.
@@ -48,6 +58,11 @@ impl Default for MetadataMetrics {
             commands: metrics::counter!("magnetar_metadata_commands_total"),
             unknown: metrics::counter!("magnetar_metadata_outcomes_unknown_total"),
             expired: metrics::counter!("magnetar_metadata_sessions_expired_total"),
+            term: metrics::gauge!("magnetar_metadata_term"),
+            leads: metrics::gauge!("magnetar_metadata_leads"),
+            leader: metrics::gauge!("magnetar_metadata_leader"),
+            voters: metrics::gauge!("magnetar_metadata_voters"),
+            committed_index: metrics::gauge!("magnetar_metadata_committed_index"),
             applied_index: metrics::gauge!("magnetar_metadata_applied_index"),
             revision: metrics::gauge!("magnetar_metadata_revision"),
             keys: metrics::gauge!("magnetar_metadata_keys"),
@@ -60,6 +75,13 @@ impl Default for MetadataMetrics {
     }
 }
 
+impl MetadataMetrics {
+    /// Log entries that a follower is behind; only the leader knows.
+    pub fn follower_lag(member: u64) -> Gauge {
+        metrics::gauge!("magnetar_metadata_follower_lag_entries", "member" => member.to_string())
+    }
+}
+
 fn describe() {
     use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
     histogram!("magnetar_metadata_proposal_seconds", Unit::Seconds, "From a metadata write to its answer");
@@ -67,6 +89,12 @@ fn describe() {
     counter!("magnetar_metadata_commands_total", Unit::Count, "Commands proposed to raft");
     counter!("magnetar_metadata_outcomes_unknown_total", Unit::Count, "Commands whose outcome is unknown");
     counter!("magnetar_metadata_sessions_expired_total", Unit::Count, "Sessions that ended without a heartbeat");
+    gauge!("magnetar_metadata_term", Unit::Count, "The raft term");
+    gauge!("magnetar_metadata_leads", Unit::Count, "1 while this node leads the metadata service");
+    gauge!("magnetar_metadata_leader", Unit::Count, "The member that leads, as far as this node knows; 0 if nobody");
+    gauge!("magnetar_metadata_voters", Unit::Count, "Members whose vote counts");
+    gauge!("magnetar_metadata_committed_index", Unit::Count, "Index of the last committed raft log entry");
+    gauge!("magnetar_metadata_follower_lag_entries", Unit::Count, "Log entries a follower is behind the leader");
     gauge!("magnetar_metadata_applied_index", Unit::Count, "Index of the last applied raft log entry");
     gauge!("magnetar_metadata_revision", Unit::Count, "Revision of the last transaction");
     gauge!("magnetar_metadata_keys", Unit::Count, "Keys held");

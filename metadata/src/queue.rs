@@ -1,19 +1,20 @@
 //! The one queue of a node's calls: the order of calls is the order of their effects. Bounded by the bytes it holds;
 //! a call that does not fit is refused at once, when nothing has happened yet.
 
-use crate::state::{Command, Reply as StateReply};
 use protocol::{
     id::SessionId,
     service::{
         Reply,
-        metadata::{MetadataError, Outcome, Scan, ScanPage, Versioned},
+        metadata::{MetadataError, Outcome, Scan, ScanPage, Transaction, Versioned},
     },
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a queued call counts for beyond its keys and values.
@@ -22,8 +23,14 @@ const OVERHEAD: usize = 256;
 /// A call that takes effect in its turn.
 #[derive(Debug)]
 pub(crate) enum Call {
-    /// Changes the state.
-    Write(Write),
+    /// Changes keys.
+    Transact(Transaction, Reply<Outcome, MetadataError>),
+    /// Opens a session with this time to live.
+    OpenSession(Duration, Reply<SessionId, MetadataError>),
+    /// Ends a session at its client's wish.
+    CloseSession(SessionId, Reply<(), MetadataError>),
+    /// Ends a session that is overdue, if it still is when its turn comes. Nobody waits for it.
+    Expire(SessionId),
     /// Reads a key.
     Get(String, Reply<Option<Versioned>, MetadataError>),
     /// Reads a range.
@@ -32,60 +39,24 @@ pub(crate) enum Call {
     KeepAlive(SessionId, Reply<(), MetadataError>),
 }
 
-/// A call that changes the state.
-#[derive(Debug)]
-pub(crate) struct Write {
-    /// What is proposed.
-    pub command: Command,
-    /// Who waits for it.
-    pub answer: WriteAnswer,
-    /// When it was called, on the node's monotonic clock.
-    pub called: Duration,
-}
-
-/// Who waits for a write.
-#[derive(Debug)]
-pub(crate) enum WriteAnswer {
-    /// The caller of a transaction.
-    Outcome(Reply<Outcome, MetadataError>),
-    /// The caller of a new session, with its time to live.
-    Session(Reply<SessionId, MetadataError>, Duration),
-    /// The caller who ends a session.
-    Closed(Reply<(), MetadataError>, SessionId),
-    /// Nobody: the session is overdue.
-    Expiry(SessionId),
-}
-
-impl WriteAnswer {
-    /// Answers with what the state machine said.
-    pub(crate) fn send(self, reply: StateReply) {
-        match self {
-            Self::Outcome(caller) => caller.send(reply.into_outcome()),
-            Self::Session(caller, _) => caller.send(reply.into_session()),
-            Self::Closed(caller, _) => caller.send(reply.into_closed()),
-            Self::Expiry(_) => {}
-        }
-    }
-
-    /// Answers with an error.
-    pub(crate) fn fail(self, error: MetadataError) {
-        match self {
-            Self::Outcome(caller) => caller.send(Err(error)),
-            Self::Session(caller, _) => caller.send(Err(error)),
-            Self::Closed(caller, _) => caller.send(Err(error)),
-            Self::Expiry(_) => {}
-        }
-    }
-}
-
 impl Call {
+    /// Whether it goes through the log.
+    pub(crate) const fn is_write(&self) -> bool {
+        match self {
+            Self::Transact(..) | Self::OpenSession(..) | Self::CloseSession(..) | Self::Expire(_) => true,
+            Self::Get(..) | Self::Scan(..) | Self::KeepAlive(..) => false,
+        }
+    }
+
     /// Answers with an error.
     pub(crate) fn fail(self, error: MetadataError) {
         match self {
-            Self::Write(write) => write.answer.fail(error),
+            Self::Transact(_, caller) => caller.send(Err(error)),
+            Self::OpenSession(_, caller) => caller.send(Err(error)),
+            Self::CloseSession(_, caller) | Self::KeepAlive(_, caller) => caller.send(Err(error)),
+            Self::Expire(_) => {}
             Self::Get(_, caller) => caller.send(Err(error)),
             Self::Scan(_, caller) => caller.send(Err(error)),
-            Self::KeepAlive(_, caller) => caller.send(Err(error)),
         }
     }
 }
@@ -94,9 +65,13 @@ impl Call {
 #[derive(Debug)]
 pub(crate) struct Queued {
     /// The call.
-    pub call: Call,
+    pub(crate) call: Call,
     /// Bytes it counts for.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
+    /// When it was made, on the node's monotonic clock.
+    pub(crate) made: Duration,
+    /// Whether another node has passed it on; then this node does it or refuses it.
+    pub(crate) is_passed_on: bool,
 }
 
 /// The end of the queue that callers use. Cheap to clone.
@@ -122,15 +97,16 @@ pub(crate) fn queue(limit: usize) -> (Entrance, Exit) {
 }
 
 impl Entrance {
-    /// Queues a call of `bytes` bytes of keys and values, or answers it that there is no room.
-    pub(crate) fn push(&self, call: Call, bytes: usize) {
-        let bytes = bytes + OVERHEAD;
+    /// Queues a call, whose `bytes` are those of its keys and values, or answers it that there is no room.
+    pub(crate) fn push(&self, mut queued: Queued) {
+        queued.bytes += OVERHEAD;
+        let bytes = queued.bytes;
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         if before > 0 && before + bytes > self.limit {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return call.fail(unavailable("its queue is full"));
+            return queued.call.fail(unavailable("its queue is full"));
         }
-        if let Err(refused) = self.calls.send(Queued { call, bytes }) {
+        if let Err(refused) = self.calls.send(queued) {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             refused.0.call.fail(unavailable("it is shutting down"));
         }
@@ -186,7 +162,8 @@ mod tests {
         let (entrance, mut exit) = queue(1000);
         let get = |bytes| {
             let (caller, answer) = reply();
-            entrance.push(Call::Get("k".into(), caller), bytes);
+            let call = Call::Get("k".into(), caller);
+            entrance.push(Queued { call, bytes, made: Duration::ZERO, is_passed_on: false });
             answer
         };
         // A single call always fits, or a large one could never be made.

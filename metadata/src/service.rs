@@ -3,8 +3,7 @@
 use crate::{
     applied::Applied,
     limits,
-    queue::{Call, Entrance, Write, WriteAnswer},
-    state::Command,
+    queue::{Call, Entrance, Queued},
 };
 use protocol::{
     id::{Revision, SessionId},
@@ -20,15 +19,19 @@ use protocol::{
 use std::{sync::Arc, time::Duration};
 
 /// A handle of this node's metadata service.
+#[derive(Clone)]
 pub(crate) struct Service {
-    pub entrance: Entrance,
-    pub applied: Arc<Applied>,
-    pub clock: Arc<dyn Clock>,
+    pub(crate) entrance: Entrance,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Whether calls on this handle were passed on by another node.
+    pub(crate) is_passed_on: bool,
 }
 
 impl Service {
-    fn write(&self, command: Command, answer: WriteAnswer, bytes: usize) {
-        self.entrance.push(Call::Write(Write { command, answer, called: self.clock.monotonic() }), bytes);
+    fn push(&self, call: Call, bytes: usize) {
+        let made = self.clock.monotonic();
+        self.entrance.push(Queued { call, bytes, made, is_passed_on: self.is_passed_on });
     }
 }
 
@@ -42,7 +45,7 @@ impl MetadataService for Service {
         }
         let (caller, answer) = reply();
         let bytes = key.len();
-        self.entrance.push(Call::Get(key, caller), bytes);
+        self.push(Call::Get(key, caller), bytes);
         answer
     }
 
@@ -55,7 +58,7 @@ impl MetadataService for Service {
         }
         let (caller, answer) = reply();
         let bytes = scan.prefix.len();
-        self.entrance.push(Call::Scan(scan, caller), bytes);
+        self.push(Call::Scan(scan, caller), bytes);
         answer
     }
 
@@ -65,7 +68,7 @@ impl MetadataService for Service {
         }
         let (caller, answer) = reply();
         let bytes = transaction.size();
-        self.write(transaction.into(), WriteAnswer::Outcome(caller), bytes);
+        self.push(Call::Transact(transaction, caller), bytes);
         answer
     }
 
@@ -78,20 +81,19 @@ impl MetadataService for Service {
             return ready(Err(refused));
         }
         let (caller, answer) = reply();
-        let command = Command::OpenSession { ttl_ms: ttl.as_millis() as u64 };
-        self.write(command, WriteAnswer::Session(caller, ttl), 0);
+        self.push(Call::OpenSession(ttl, caller), 0);
         answer
     }
 
     fn keep_alive(&self, session: SessionId) -> Answer<(), MetadataError> {
         let (caller, answer) = reply();
-        self.entrance.push(Call::KeepAlive(session, caller), 0);
+        self.push(Call::KeepAlive(session, caller), 0);
         answer
     }
 
     fn close_session(&self, session: SessionId) -> Answer<(), MetadataError> {
         let (caller, answer) = reply();
-        self.write(Command::CloseSession { session }, WriteAnswer::Closed(caller, session), 0);
+        self.push(Call::CloseSession(session, caller), 0);
         answer
     }
 }

@@ -24,6 +24,14 @@ impl Leases {
         self.deadlines.insert(session, now.saturating_add(ttl));
     }
 
+    /// Forgets everything and grants these sessions their time to live, in milliseconds, from `now` on.
+    pub fn reset(&mut self, sessions: impl IntoIterator<Item = (SessionId, u64)>, now: Duration) {
+        self.deadlines.clear();
+        for (session, ttl_ms) in sessions {
+            self.grant(session, Duration::from_millis(ttl_ms), now);
+        }
+    }
+
     /// Gives every session this much longer: nobody could send a heartbeat while this process stood still.
     pub fn extend(&mut self, by: Duration) {
         self.deadlines.values_mut().for_each(|deadline| *deadline = deadline.saturating_add(by));

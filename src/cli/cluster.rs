@@ -10,6 +10,7 @@ use clap::Args;
 use member::{Addresses, Member, Stopped};
 use std::{
     fs::{self, File, TryLockError},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs a cluster in processes of their own.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir ~/cluster --bookies 5\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it."
+    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir ~/cluster --bookies 5 --metadata 3\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it."
 )]
 pub struct Cluster {
     /// Where data and logs are kept [default: ~/.local/share/magnetar-cluster]
@@ -32,6 +33,9 @@ pub struct Cluster {
     /// How many bookies
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9), value_name = "N")]
     pub bookies: u16,
+    /// How many metadata nodes: 1, 3 or 5
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), value_name = "N")]
+    pub metadata: u16,
     /// Let the system choose all ports, so that several clusters fit on one machine
     #[arg(long)]
     pub any_port: bool,
@@ -99,9 +103,20 @@ impl Cluster {
             words.extend(common);
             words
         };
-        let own = ["--address", &address(9095)];
-        running.add("metadata", dir, role("metadata", &own, common("metadata", 8081)))?;
-        let servers = running.addresses("metadata").await?.metadata;
+        let mut servers = String::new();
+        for id in 1..=self.metadata {
+            let (name, number) = (format!("metadata-{id}"), id.to_string());
+            let (listen, peers) = if id == 1 { (9095, 9094) } else { (9110 + id, 9120 + id) };
+            let peers = if self.any_port { kept_port(dir, &name)? } else { peers };
+            let (listen, peers) = (address(listen), format!("localhost:{peers}"));
+            let mut own = vec!["--id", &number, "--address", &listen, "--peer-address", &peers];
+            if id > 1 {
+                own.extend(["--join", &servers]);
+            }
+            running.add(&name, dir, role("metadata", &own, common(&name, 8080 + id)))?;
+            let here = running.addresses(&name).await?.metadata;
+            servers = if id == 1 { here } else { format!("{servers},{here}") };
+        }
         for id in 1..=self.bookies {
             let (name, number, listen) = (format!("bookie-{id}"), id.to_string(), address(9095 + id));
             let own = ["--id", &number, "--address", &listen, "--metadata", &servers];
@@ -120,6 +135,19 @@ impl Cluster {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         fs::canonicalize(&dir).with_context(|| format!("cannot use {}", dir.display()))
     }
+}
+
+/// The port of a metadata node for the others, free when it was first asked for and the same at every start: they find
+/// each other by it, and cannot tell each other of a new one while no majority runs.
+fn kept_port(dir: &Path, name: &str) -> anyhow::Result<u16> {
+    let path = dir.join(format!("{name}.port"));
+    if let Some(port) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Ok(port);
+    }
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let port = free.context("there is no free port")?.port();
+    fs::write(&path, port.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(port)
 }
 
 /// Beside the directory of a standalone server.
@@ -236,13 +264,17 @@ impl Running {
             let (admin, log) = (format!("http://{}", found.admin), member.log.display().to_string());
             rows.push(vec![member.name.clone(), member.pid().to_string(), serves, admin, log]);
             kafka += &found.kafka;
-            metadata += &found.metadata;
+            if !found.metadata.is_empty() {
+                metadata =
+                    [metadata, found.metadata].into_iter().filter(|m| !m.is_empty()).collect::<Vec<_>>().join(",");
+            }
         }
         let processes = table::render(&["PROCESS", "PID", "ADDRESS", "METRICS", "LOG"], &["PID"], rows);
         let program = banner::program(std::env::var_os("PATH").as_deref(), std::env::current_exe().ok().as_deref());
         let server = if kafka == "localhost:9092" { String::new() } else { format!(" -b {kafka}") };
         let cluster =
             if metadata == super::cluster_client::DEFAULT { String::new() } else { format!(" --metadata {metadata}") };
+        let watch_metadata = format!("{program} metadata status{cluster}");
         let (pid, again) = match self.0.iter().find(|member| member.name == "bookie-2") {
             Some(second) => (second.pid(), second.command_line()),
             None => (self.0[0].pid(), self.0[0].command_line()),
@@ -255,6 +287,7 @@ Kafka clients connect to {kafka}. In another terminal:
   {program} consume demo --from-beginning -n 1{server}
   {program} bookie list{cluster}
   {program} verify demo{cluster}
+  {watch_metadata}
 
 Break it, while clients go on:
   kill a bookie      kill -9 {pid}

@@ -15,6 +15,7 @@ pub mod group;
 pub mod inventory;
 pub mod lag;
 pub mod ledger;
+pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod replica;
@@ -57,9 +58,9 @@ pub enum Command {
     Standalone(standalone::Standalone),
     /// Run a cluster on this machine: every role in a process of its own
     Cluster(cluster::Cluster),
-    /// Run a metadata node
+    /// Run and look after the metadata service
     #[command(subcommand)]
-    Metadata(roles::MetadataCommand),
+    Metadata(metadata::MetadataCommand),
     /// Run and look after bookies
     #[command(subcommand)]
     Bookie(bookie::BookieCommand),
@@ -97,7 +98,7 @@ impl Cli {
         match self.command {
             Command::Standalone(args) => return args.run(),
             Command::Cluster(args) => return args.run(),
-            Command::Metadata(roles::MetadataCommand::Start(args)) => return args.run(),
+            Command::Metadata(command) => return command.run(),
             Command::Bookie(command) => return command.run(),
             Command::Broker(roles::BrokerCommand::Start(args)) => return args.run(),
             Command::Ledger(command) => return command.run(),

@@ -7,13 +7,6 @@ use crate::{node::Addresses, role::RoleSet};
 use clap::{Args, Subcommand};
 use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 
-/// What can be done with the metadata service.
-#[derive(Debug, Subcommand)]
-pub enum MetadataCommand {
-    /// Run a metadata node: what exists, and who owns it
-    Start(MetadataStart),
-}
-
 /// What can be done with a broker.
 #[derive(Debug, Subcommand)]
 pub enum BrokerCommand {
@@ -24,15 +17,33 @@ pub enum BrokerCommand {
 /// Runs a metadata node.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata start --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --admin-address localhost:8081"
+    after_help = "Examples:\n  magnetar metadata start --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094 --join m1.example.com:9095\n\nThe first node founds a cluster; every other one joins it with --join, catches up, and gets a vote. Three nodes survive\nthe loss of one, five that of two."
 )]
 pub struct MetadataStart {
     /// What every server has.
     #[command(flatten)]
     pub server: ServerArgs,
+    /// The number of this metadata node [default: 1 for the first, given by the cluster to one that joins]
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
     /// Where the other processes of the cluster find it [default: localhost:9095]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
+    /// What they are told to connect to, if that is not the same
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertised: Option<String>,
+    /// Where other metadata nodes reach it [default: localhost:9094]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer_address: Option<String>,
+    /// What they are told to connect to, if that is not the same
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer_advertised: Option<String>,
+    /// Join the cluster of these metadata nodes at the first start; later starts need it no more
+    #[arg(long, value_name = "HOST:PORT[,..]")]
+    pub join: Option<String>,
+    /// Only follow, without a vote
+    #[arg(long)]
+    pub learner: bool,
 }
 
 /// Runs a bookie.
@@ -87,11 +98,20 @@ impl MetadataStart {
     /// # Errors
     /// The configuration is not valid, or the server does not start.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        self.server.run(self.flags(), RoleSet::METADATA, &Lines("metadata".into()))
+        let name = self.id.map_or_else(|| "metadata".into(), |id| format!("metadata {id}"));
+        self.server.run(self.flags(), RoleSet::METADATA, &Lines(name))
     }
 
     fn flags(&self) -> Vec<Flag> {
-        vec![("--address", "metadata.address", self.address.clone())]
+        vec![
+            ("--id", "metadata.id", self.id.map(|id| id.to_string())),
+            ("--address", "metadata.address", self.address.clone()),
+            ("--advertised", "metadata.advertised", self.advertised.clone()),
+            ("--peer-address", "metadata.peer_address", self.peer_address.clone()),
+            ("--peer-advertised", "metadata.peer_advertised", self.peer_advertised.clone()),
+            ("--join", "metadata.join", self.join.clone()),
+            ("--learner", "metadata.learner", self.learner.then(|| "true".into())),
+        ]
     }
 }
 
@@ -162,7 +182,7 @@ impl Says for Lines {
 mod tests {
     use super::*;
     use crate::{
-        cli::{Cli, Command, bookie::BookieCommand},
+        cli::{Cli, Command, bookie::BookieCommand, metadata::MetadataCommand},
         config::Config,
     };
     use clap::Parser;
@@ -183,6 +203,11 @@ mod tests {
     fn flags_of_each_role_reach_the_configuration() {
         let metadata = config(&["metadata", "start", "--data-dir", "/d", "--address", "localhost:0"]);
         assert_eq!((metadata.metadata.listener.address.port, metadata.metadata.listener.is_explicit), (0, true));
+        assert!(metadata.metadata.id.is_none() && metadata.metadata.join.is_empty());
+        let joining = ["--id", "2", "--peer-address", "localhost:3", "--join", "m1:1,m3:2", "--learner"];
+        let joining = config(&[&["metadata", "start", "--data-dir", "/d"][..], &joining].concat()).metadata;
+        assert_eq!((joining.id, joining.peers.address.port, joining.join.len()), (Some(2), 3, 2));
+        assert!(joining.is_learner);
 
         let flags = ["bookie", "start", "--data-dir", "/d", "--id", "3", "--metadata", "m1:1,m2:2"];
         let bookie = config(&[&flags[..], &["--address", "localhost:7", "--advertised", "b:8"]].concat());

@@ -107,6 +107,14 @@ pub fn own(layers: &Layers, name: &'static str) -> Result<Address, ConfigError> 
     Address::parse(layers.value(name)).map_err(|problem| ConfigError::Listener { name, problem })
 }
 
+/// The address of a key whose default is "not set".
+///
+/// # Errors
+/// It is not an address.
+pub fn optional(layers: &Layers, name: &'static str) -> Result<Option<Address>, ConfigError> {
+    layers.given(name).map(|_| own(layers, name)).transpose()
+}
+
 /// The address of a key, and whether somebody set it.
 ///
 /// # Errors

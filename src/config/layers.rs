@@ -175,6 +175,15 @@ impl Layers {
         self.value(path).trim().parse().map_err(|_| self.invalid(path, "the number is too large"))
     }
 
+    /// The number of a metadata node, 1 or more, if one is set.
+    pub(super) fn metadata_id(&self) -> Result<Option<u64>, ConfigError> {
+        let Some(text) = self.given("metadata.id") else { return Ok(None) };
+        match text.trim().parse() {
+            Ok(id) if id > 0 => Ok(Some(id)),
+            _ => Err(self.invalid("metadata.id", "it is a number from 1 on, or empty")),
+        }
+    }
+
     pub(super) fn size(&self, path: &str) -> Result<u64, ConfigError> {
         amount::size(self.value(path)).map_err(|reason| self.invalid(path, &reason))
     }

@@ -147,8 +147,20 @@ pub struct Listening {
 /// `[metadata]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataSection {
+    /// Its number; `None` takes what it is given.
+    pub id: Option<u64>,
     /// Where it listens for other processes.
     pub listener: Listening,
+    /// Where they reach it, if that is not where it listens.
+    pub advertised: Option<Address>,
+    /// Where it listens for other metadata nodes.
+    pub peers: Listening,
+    /// Where they reach it, if that is not where it listens.
+    pub peer_advertised: Option<Address>,
+    /// The cluster that it joins at its first start; empty if it founds one.
+    pub join: Vec<Address>,
+    /// Whether it has no vote.
+    pub is_learner: bool,
     /// Where processes without a metadata service find one; at least one address.
     pub servers: Vec<Address>,
     /// Where it keeps its log and snapshots.
@@ -223,7 +235,16 @@ impl Config {
             advertised,
             admin: address::own(layers, "admin.address")?,
             metadata: MetadataSection {
+                id: layers.metadata_id()?,
                 listener: address::listening(layers, "metadata.address")?,
+                advertised: address::optional(layers, "metadata.advertised")?,
+                peers: address::listening(layers, "metadata.peer_address")?,
+                peer_advertised: address::optional(layers, "metadata.peer_advertised")?,
+                join: match layers.given("metadata.join") {
+                    Some(_) => address::list(layers, "metadata.join")?,
+                    None => Vec::new(),
+                },
+                is_learner: layers.value("metadata.learner") == "true",
                 servers: address::list(layers, "metadata.servers")?,
                 data_dir: layers.path("metadata.data_dir")?.unwrap_or_else(|| data_dir.join("metadata")),
                 snapshot_after_logs: layers.number("metadata.snapshot_after_logs")?,
@@ -231,10 +252,7 @@ impl Config {
             bookie: BookieSection {
                 id: BookieId(layers.number("bookie.id")?),
                 listener: address::listening(layers, "bookie.address")?,
-                advertised: layers
-                    .given("bookie.advertised")
-                    .map(|_| address::own(layers, "bookie.advertised"))
-                    .transpose()?,
+                advertised: address::optional(layers, "bookie.advertised")?,
                 data_dir: layers.path("bookie.data_dir")?.unwrap_or_else(|| data_dir.join("bookie")),
                 wal_dir: layers.path("bookie.wal_dir")?,
                 reserve: layers.given("bookie.reserve").map(|_| layers.size("bookie.reserve")).transpose()?,

@@ -1,26 +1,31 @@
 //! What every role stands on: a metadata service, in this process or in another one, the cluster view, and the cluster's
-//! identity. Owns waiting for a metadata service that is not there yet.
+//! identity. Owns waiting for a metadata service that is not there yet, and that the controller runs beside its leader.
 
 use super::{Groups, NodeError};
 use crate::{
-    cluster,
+    cluster::{self, ClusterError},
     config::{Config, address::Address},
     readiness::Readiness,
     role::Role,
 };
-use metadata::{AuditConfig, Controller, MetadataConfig, MetadataNode};
+use metadata::{AuditConfig, Controller, MetadataConfig, MetadataDeps, MetadataNode, Peers, Role as Part};
 use protocol::{
     cluster::ClusterView,
     model::{ClusterRecord, decode, key},
     runtime::{Clock, TaskKind, Tasks},
-    service::metadata::{Consistency, MetadataError, MetadataService},
-    wire::metadata::{MetadataServer, RemoteMetadata, RemoteOptions},
+    service::{
+        metadata::{Consistency, MetadataError, MetadataService},
+        quorum::QuorumService,
+    },
+    wire::metadata::{Handles, MetadataServer, RemoteMetadata, RemoteOptions, RemoteQuorum, Serving},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-/// The voter's number in a metadata service of one.
-const VOTER: u64 = 1;
+/// How long the cluster that a metadata node joins may take to answer.
+const JOIN: Duration = Duration::from_secs(15);
+/// How long the controller's tasks may take to end when another node leads.
+const UNWIND: Duration = Duration::from_secs(5);
 /// The pause before a metadata service that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often a start that waits says so.
@@ -38,27 +43,56 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Starts the metadata service of this process, and serves it to others if there is a socket for that.
+    /// Starts the metadata node of this process, serves it to others if there are sockets for that, and waits until it
+    /// knows the cluster, however long it takes until enough other nodes run.
     pub(super) async fn own(
         config: &Config,
         clock: &Arc<dyn Clock>,
-        listener: Option<TcpListener>,
+        sockets: MetadataSockets,
         readiness: &Readiness,
         groups: &Groups,
     ) -> Result<Self, NodeError> {
-        let voter = MetadataNode::start(metadata_config(config), Arc::clone(clock), &groups.node).await?;
-        let metadata = voter.service();
-        let view = ClusterView::start(Arc::clone(&metadata), &groups.view).await?;
-        let cluster_id = cluster::find_or_found(&*metadata, &**clock).await?.cluster_id;
-        let audits = AuditConfig { grace: config.repair.grace, interval: config.repair.audit_interval };
-        Controller::start_with(Arc::clone(&metadata), view.clone(), Arc::clone(clock), audits, &groups.controller);
-        if let Some(listener) = listener {
-            let serving = MetadataServer::of(Arc::clone(&metadata), &groups.serving).serve(listener);
+        let MetadataSockets { calls, peers, address, peer_address } = sockets;
+        let join: Vec<String> = config.metadata.join.iter().map(ToString::to_string).collect();
+        let cluster: Option<Arc<dyn QuorumService>> = match join.is_empty() {
+            true => None,
+            false => Some(Arc::new(RemoteQuorum::connect(&join, JOIN, &groups.client).map_err(NodeError::Join)?)),
+        };
+        if cluster.is_some() {
+            readiness.waits_for(Some(format!("joining the metadata nodes at {}", join.join(", "))));
+        }
+        let deps = MetadataDeps {
+            clock: Arc::clone(clock),
+            tasks: groups.node.clone(),
+            peers: peers.map_or_else(Peers::none, Peers::tcp),
+            cluster,
+        };
+        let voter = MetadataNode::start(metadata_config(config, address, peer_address), deps).await?;
+        if let Some(listener) = calls {
+            let serving = MetadataServer::new(served(&voter), &groups.serving).serve(listener);
             groups.serving.spawn(TaskKind::Vital, "metadata server", async move {
                 serving.await.map_err(|problem| problem.to_string())
             });
         }
         readiness.started(Role::Metadata, voter.readiness());
+        let metadata = voter.service();
+        let mut wait = Wait::new("this node and its peers".into(), clock);
+        let cluster_id = loop {
+            match cluster::find_or_found(&*metadata, &**clock).await {
+                Ok(found) => break found.cluster_id,
+                Err(ClusterError::Metadata(problem)) => wait.once_more(&problem.to_string(), readiness).await,
+                Err(problem) => return Err(problem.into()),
+            }
+        };
+        let view = wait.view(&metadata, readiness, groups).await;
+        let controller = Controllers {
+            metadata: Arc::clone(&metadata),
+            view: view.clone(),
+            clock: Arc::clone(clock),
+            audits: AuditConfig { grace: config.repair.grace, interval: config.repair.audit_interval },
+            tasks: groups.controller.clone(),
+        };
+        groups.controller.spawn(TaskKind::Vital, "controller beside the leader", controller.run(voter.role()));
         Ok(Self { metadata, view, cluster_id, voter: Some(voter) })
     }
 
@@ -70,25 +104,71 @@ impl Ground {
         groups: &Groups,
     ) -> Result<Self, NodeError> {
         let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::default() };
-        let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
-        let metadata: Arc<dyn MetadataService> = Arc::new(RemoteMetadata::connect(&names, options, &groups.client)?);
-        let mut wait = Wait::new(&names, clock);
+        let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        let metadata: Arc<dyn MetadataService> = Arc::new(RemoteMetadata::connect(&servers, options, &groups.client)?);
+        let mut wait = Wait::new(servers.join(", "), clock);
         readiness.waits_for(Some(wait.text("no answer yet")));
         let record = loop {
-            match find_cluster(&*metadata).await {
+            match known_cluster(&*metadata).await {
                 Ok(found) => break found,
                 Err(reason) => wait.once_more(&reason, readiness).await,
             }
         };
-        let view = loop {
-            match ClusterView::start(Arc::clone(&metadata), &groups.view).await {
-                Ok(view) => break view,
-                Err(problem) => wait.once_more(&problem.to_string(), readiness).await,
-            }
-        };
-        readiness.waits_for(None);
+        let view = wait.view(&metadata, readiness, groups).await;
         tracing::info!(cluster = record.cluster_id, "found the cluster");
         Ok(Self { metadata, view, cluster_id: record.cluster_id, voter: None })
+    }
+}
+
+/// Where a metadata node listens, and what others are told.
+pub(super) struct MetadataSockets {
+    pub(super) calls: Option<TcpListener>,
+    pub(super) peers: Option<TcpListener>,
+    pub(super) address: Option<Address>,
+    pub(super) peer_address: Option<Address>,
+}
+
+/// What a metadata node offers to other processes.
+fn served(voter: &MetadataNode) -> Serving {
+    Serving {
+        front: Handles { service: voter.service(), quorum: Some(voter.quorum()) },
+        passed_on: Handles { service: voter.service_passed_on(), quorum: Some(voter.quorum_passed_on()) },
+        node: voter.id(),
+        group: voter.group(),
+    }
+}
+
+/// Runs the controller while this process's metadata node leads.
+struct Controllers {
+    metadata: Arc<dyn MetadataService>,
+    view: ClusterView,
+    clock: Arc<dyn Clock>,
+    audits: AuditConfig,
+    tasks: Tasks,
+}
+
+impl Controllers {
+    async fn run(self, mut role: watch::Receiver<Part>) -> Result<(), String> {
+        let stopping = self.tasks.stopping();
+        loop {
+            let led = tokio::select! {
+                led = role.wait_for(Part::leads) => led.is_ok(),
+                () = stopping.cancelled() => false,
+            };
+            if !led {
+                return Ok(());
+            }
+            let tasks = self.tasks.child();
+            let (metadata, clock) = (Arc::clone(&self.metadata), Arc::clone(&self.clock));
+            Controller::start_with(metadata, self.view.clone(), clock, self.audits, &tasks);
+            let over = role.wait_for(|part| !part.leads());
+            tokio::select! {
+                _ = over => {}
+                () = stopping.cancelled() => {}
+            }
+            // It keeps nothing: whatever is cut off here, the next controller decides again.
+            tasks.stop(UNWIND).await;
+        }
     }
 }
 
@@ -100,8 +180,26 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(servers: &[String], clock: &'a Arc<dyn Clock>) -> Self {
-        Self { servers: servers.join(", "), clock, remind_at: Duration::ZERO }
+    fn new(servers: String, clock: &'a Arc<dyn Clock>) -> Self {
+        Self { servers, clock, remind_at: Duration::ZERO }
+    }
+
+    /// The cluster view, as soon as there is one; then nothing is waited for any more.
+    async fn view(
+        &mut self,
+        metadata: &Arc<dyn MetadataService>,
+        readiness: &Readiness,
+        groups: &Groups,
+    ) -> ClusterView {
+        loop {
+            match ClusterView::start(Arc::clone(metadata), &groups.view).await {
+                Ok(view) => {
+                    readiness.waits_for(None);
+                    return view;
+                }
+                Err(problem) => self.once_more(&problem.to_string(), readiness).await,
+            }
+        }
     }
 
     fn text(&self, reason: &str) -> String {
@@ -119,8 +217,8 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// The cluster that the metadata service knows; or why there is none.
-async fn find_cluster(metadata: &dyn MetadataService) -> Result<ClusterRecord, String> {
+/// The cluster that a metadata service knows; or why it knows none.
+async fn known_cluster(metadata: &dyn MetadataService) -> Result<ClusterRecord, String> {
     match metadata.get(key::cluster(), Consistency::Linearizable).await {
         Ok(Some(found)) => decode(&found.value).map_err(|problem| problem.to_string()),
         Ok(None) => Err("it has no cluster yet".into()),
@@ -129,10 +227,14 @@ async fn find_cluster(metadata: &dyn MetadataService) -> Result<ClusterRecord, S
     }
 }
 
-fn metadata_config(config: &Config) -> MetadataConfig {
+fn metadata_config(config: &Config, address: Option<Address>, peer_address: Option<Address>) -> MetadataConfig {
+    let told = |address: Option<Address>| address.map(|address| address.to_string()).unwrap_or_default();
     MetadataConfig {
-        node: VOTER,
+        node: config.metadata.id,
         data_dir: config.metadata.data_dir.clone(),
+        address: told(address),
+        peer_address: told(peer_address),
+        learner: config.metadata.is_learner,
         snapshot_after_logs: config.metadata.snapshot_after_logs,
         ..MetadataConfig::default()
     }

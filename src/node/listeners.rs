@@ -18,6 +18,10 @@ const LISTEN_QUEUE: u32 = 4096;
 const ADMIN: &str = "--admin-address (admin.address)";
 /// The setting of the Kafka address.
 const KAFKA: &str = "--kafka-address (listeners)";
+/// The settings of the addresses that other processes of a cluster use, in a standalone server and in a process per role.
+const METADATA: (&str, &str) = ("--set metadata.address", "--address (metadata.address)");
+const PEERS: (&str, &str) = ("--set metadata.peer_address", "--peer-address (metadata.peer_address)");
+const BOOKIE: (&str, &str) = ("--set bookie.address", "--address (bookie.address)");
 
 /// The sockets of a process, one for each of its roles that has one.
 pub struct Listeners {
@@ -27,6 +31,7 @@ pub struct Listeners {
     pub addresses: Addresses,
     pub(super) admin: TcpListener,
     pub(super) metadata: Option<TcpListener>,
+    pub(super) peers: Option<TcpListener>,
     pub(super) bookie: Option<TcpListener>,
     pub(super) kafka: Option<TcpListener>,
 }
@@ -38,6 +43,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// The metadata service.
     pub metadata: Option<Address>,
+    /// The metadata service, for its other nodes.
+    pub peers: Option<Address>,
     /// The bookie.
     pub bookie: Option<Address>,
     /// Kafka clients.
@@ -48,7 +55,12 @@ impl fmt::Display for Addresses {
     /// One line for each, for people and for programs that let the system choose the ports.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "admin: http://{}", self.admin)?;
-        let others = [("metadata", &self.metadata), ("bookie", &self.bookie), ("kafka", &self.kafka)];
+        let others = [
+            ("metadata", &self.metadata),
+            ("metadata peers", &self.peers),
+            ("bookie", &self.bookie),
+            ("kafka", &self.kafka),
+        ];
         others.iter().try_for_each(|(name, address)| match address {
             Some(address) => writeln!(f, "{name}: {address}"),
             None => Ok(()),
@@ -68,8 +80,9 @@ impl Listeners {
             false => None,
         };
         let admin = bind(&config.admin, "metrics and health", ADMIN).await?;
-        let metadata = bind_internal(roles, Role::Metadata, &config.metadata.listener).await?;
-        let bookie = bind_internal(roles, Role::Bookie, &config.bookie.listener).await?;
+        let metadata = bind_internal(roles, Role::Metadata, METADATA, &config.metadata.listener).await?;
+        let peers = bind_internal(roles, Role::Metadata, PEERS, &config.metadata.peers).await?;
+        let bookie = bind_internal(roles, Role::Bookie, BOOKIE, &config.bookie.listener).await?;
         let told = |listener: &Option<TcpListener>, configured: &Address, advertised: Option<&Address>| {
             let Some(listener) = listener else { return Ok(None) };
             let bound = local_address(listener)?.port();
@@ -81,25 +94,26 @@ impl Listeners {
         };
         let addresses = Addresses {
             admin: local_address(&admin)?,
-            metadata: told(&metadata, &config.metadata.listener.address, None)?,
+            metadata: told(&metadata, &config.metadata.listener.address, config.metadata.advertised.as_ref())?,
+            peers: told(&peers, &config.metadata.peers.address, config.metadata.peer_advertised.as_ref())?,
             bookie: told(&bookie, &config.bookie.listener.address, config.bookie.advertised.as_ref())?,
             kafka: told(&kafka, &config.listener, Some(&config.advertised))?,
         };
-        Ok(Self { roles, addresses, admin, metadata, bookie, kafka })
+        Ok(Self { roles, addresses, admin, metadata, peers, bookie, kafka })
     }
 }
 
 /// Binds a port that only other processes of the cluster use, if the role is ours.
-async fn bind_internal(roles: RoleSet, role: Role, wanted: &Listening) -> Result<Option<TcpListener>, NodeError> {
+async fn bind_internal(
+    roles: RoleSet,
+    role: Role,
+    (alone, in_cluster): (&'static str, &'static str),
+    wanted: &Listening,
+) -> Result<Option<TcpListener>, NodeError> {
     if !roles.contains(role) {
         return Ok(None);
     }
-    let setting = match (role, roles.is_standalone()) {
-        (Role::Metadata, true) => "--set metadata.address",
-        (Role::Metadata, false) => "--address (metadata.address)",
-        (_, true) => "--set bookie.address",
-        (_, false) => "--address (bookie.address)",
-    };
+    let setting = if roles.is_standalone() { alone } else { in_cluster };
     match bind(&wanted.address, "other processes of the cluster", setting).await {
         Ok(listener) => Ok(Some(listener)),
         Err(problem) if roles.is_standalone() && !wanted.is_explicit => {
@@ -152,7 +166,12 @@ mod tests {
 
     #[tokio::test]
     async fn each_role_listens_where_it_was_told_and_says_so() {
-        let config = config(&[("bookie.address", "localhost:0"), ("metadata.address", "127.0.0.1:0")]);
+        let any = [
+            ("bookie.address", "localhost:0"),
+            ("metadata.address", "127.0.0.1:0"),
+            ("metadata.peer_address", "127.0.0.1:0"),
+        ];
+        let config = config(&any);
         let bookie = Listeners::bind(&config, RoleSet::BOOKIE).await.expect("free ports").addresses;
         let port = bookie.bookie.clone().expect("listens").port;
         assert!(port != 0 && bookie.metadata.is_none() && bookie.kafka.is_none());
@@ -160,7 +179,7 @@ mod tests {
         assert!(said.starts_with("admin: http://127.0.0.1:"), "{said}");
         assert!(said.ends_with(&format!("\nbookie: localhost:{port}\n")), "{said}");
         let all = Listeners::bind(&config, RoleSet::STANDALONE).await.expect("free ports").addresses.to_string();
-        assert_eq!(all.lines().count(), 4, "{all}");
+        assert_eq!(all.lines().count(), 5, "{all}");
     }
 
     #[tokio::test]

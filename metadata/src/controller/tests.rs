@@ -1,7 +1,7 @@
 //! The planner on snapshots, and both tasks on a real voter.
 
 use super::*;
-use crate::{MetadataConfig, MetadataNode};
+use crate::{MetadataConfig, MetadataDeps, MetadataNode, Peers};
 use protocol::{
     cluster::{ClusterSnapshot, PartitionView, Topic},
     id::{BookieId, Incarnation, LeaderEpoch, LedgerId, LedgerKey, NodeId, Offset, Registration, Revision, Timestamp},
@@ -116,7 +116,9 @@ impl Cluster {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let config = MetadataConfig { data_dir: dir.path().into(), ..MetadataConfig::default() };
         // The service outlives those who use it.
-        let node = MetadataNode::start(config, Arc::clone(&clock), &Tasks::default()).await.expect("starts");
+        let deps =
+            MetadataDeps { clock: Arc::clone(&clock), tasks: Tasks::default(), peers: Peers::none(), cluster: None };
+        let node = MetadataNode::start(config, deps).await.expect("starts");
         let metadata = node.service();
         let view = ClusterView::start(Arc::clone(&metadata), &tasks).await.expect("reads");
         Controller::start(Arc::clone(&metadata), view.clone(), clock, &tasks);

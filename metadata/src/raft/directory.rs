@@ -1,8 +1,16 @@
-//! The directory of a voter: opening it, whose it is, and every reason why it cannot be used, in plain words.
+//! The directory of a metadata node: opening it, whose it is, and every reason why it cannot be used, in plain words.
+//!
+//! What is damaged keeps the node from starting, and so from voting: the others hold what it lost, and it can come back
+//! as a new member.
 
-use super::store::{FAMILIES, FORMAT, Meta, Store, StoreError};
+use super::{
+    identity::Identity,
+    snapshots::Snapshots,
+    store::{FAMILIES, FORMAT, Store, StoreError},
+};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, Options};
 use std::{path::Path, sync::Arc};
+use uuid::Uuid;
 
 /// Why the metadata directory cannot be used. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +37,21 @@ pub enum OpenError {
         /// The format found.
         found: u8,
     },
-    /// It belongs to another voter.
-    #[error("the metadata directory {dir} belongs to voter {found}, not to voter {node}; choose the right directory")]
+    /// A version before the first release wrote it.
+    #[error(
+        "the metadata directory {dir} has format {found}, which this version can no longer read (it writes {FORMAT}); \
+         start with an empty directory"
+    )]
+    OlderFormat {
+        /// The directory.
+        dir: String,
+        /// The format found.
+        found: u8,
+    },
+    /// It belongs to another node.
+    #[error(
+        "the metadata directory {dir} belongs to metadata node {found}, not to node {node}; choose the right directory"
+    )]
     OtherNode {
         /// The directory.
         dir: String,
@@ -40,7 +61,11 @@ pub enum OpenError {
         node: u64,
     },
     /// It is damaged.
-    #[error("the metadata directory {dir} cannot be read: {reason}")]
+    #[error(
+        "the metadata directory {dir} cannot be read: {reason}; this node must not vote any more. If other nodes of \
+         the cluster live, remove it there (magnetar metadata remove), delete the directory and join again; otherwise \
+         restore a backup (magnetar metadata restore)"
+    )]
     Damaged {
         /// The directory.
         dir: String,
@@ -49,33 +74,59 @@ pub enum OpenError {
     },
 }
 
-/// Opens the directory of voter `node`, and founds it if there is none.
+/// An open directory.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database of the log, the vote and the identity.
+    pub store: Arc<Store>,
+    /// The files of snapshots.
+    pub snapshots: Snapshots,
+    /// Whose it is.
+    pub identity: Identity,
+}
+
+/// Opens the directory of a node, and makes it if there is none. Everything in it is read once.
 ///
 /// # Errors
-/// See [`OpenError`].
-pub fn open(dir: &Path, node: u64) -> Result<Arc<Store>, OpenError> {
+/// See [`OpenError`]; `OtherNode` only if a `node` is wanted and it belongs to another one.
+pub fn open(dir: &Path, node: Option<u64>) -> Result<Opened, OpenError> {
     let shown = dir.display().to_string();
     std::fs::create_dir_all(dir)
         .and_then(|()| probe_writable(dir))
         .map_err(|e| OpenError::NotWritable { dir: shown.clone(), reason: e.to_string() })?;
+    refuse_older_families(dir, &shown)?;
     let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options()));
     let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(|e| explain(&shown, &e))?;
-    let store = Store::over(db);
-    claim(&store, &shown, node)?;
-    Ok(Arc::new(store))
+    let store = Arc::new(Store::over(db));
+    let identity = claim(&store, &shown, node)?;
+    let damaged = |reason: String| OpenError::Damaged { dir: shown.clone(), reason };
+    store.verify_log().map_err(|e| damaged(e.to_string()))?;
+    let snapshots = Snapshots::open(&dir.join("snapshots"), Arc::clone(&store)).map_err(|e| damaged(e.to_string()))?;
+    Ok(Opened { store, snapshots, identity })
 }
 
-/// Checks the format and the owner, and writes both into a new directory.
-fn claim(store: &Store, dir: &str, node: u64) -> Result<(), OpenError> {
+/// The first format had a column family that is gone; RocksDB would only say that it is unknown.
+fn refuse_older_families(dir: &Path, shown: &str) -> Result<(), OpenError> {
+    let families = DB::list_cf(&Options::default(), dir).unwrap_or_default();
+    match families.iter().any(|name| name == "snapshot") {
+        true => Err(OpenError::OlderFormat { dir: shown.into(), found: 1 }),
+        false => Ok(()),
+    }
+}
+
+/// Checks the format and the owner; a new directory gets a format and a life.
+fn claim(store: &Store, dir: &str, node: Option<u64>) -> Result<Identity, OpenError> {
     let damaged = |e: StoreError| OpenError::Damaged { dir: dir.into(), reason: e.to_string() };
     match store.format().map_err(damaged)? {
         Some(FORMAT) => {}
-        Some(found) => return Err(OpenError::NewerFormat { dir: dir.into(), found }),
-        None => store.found(FORMAT, node).map_err(damaged)?,
+        Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { dir: dir.into(), found }),
+        Some(found) => return Err(OpenError::OlderFormat { dir: dir.into(), found }),
+        None => store.found(FORMAT, Uuid::new_v4()).map_err(damaged)?,
     }
-    match store.read_meta::<u64>(Meta::Node).map_err(damaged)? {
-        Some(found) if found != node => Err(OpenError::OtherNode { dir: dir.into(), found, node }),
-        _ => Ok(()),
+    let identity = store.identity().map_err(damaged)?;
+    match (identity.place.map(|place| place.id), node) {
+        (Some(found), Some(node)) if found != node => Err(OpenError::OtherNode { dir: dir.into(), found, node }),
+        _ => Ok(identity),
     }
 }
 
@@ -124,28 +175,47 @@ fn probe_writable(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::identity::Place;
 
     #[test]
     fn a_second_opener_is_told_that_the_directory_is_in_use() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = open(dir.path(), 1).expect("opens");
-        assert!(matches!(open(dir.path(), 1), Err(OpenError::Locked { .. })));
-        let closed = first.closed();
+        let first = open(dir.path(), Some(1)).expect("opens");
+        assert!(matches!(open(dir.path(), Some(1)), Err(OpenError::Locked { .. })));
+        let place = Place { id: 1, group: Uuid::new_v4(), is_founder: true };
+        first.store.take_place(place).expect("writes");
+        let (closed, life) = (first.store.closed(), first.identity.life);
         drop(first);
         assert!(closed.is_cancelled());
-        assert!(matches!(open(dir.path(), 2), Err(OpenError::OtherNode { found: 1, node: 2, .. })));
-        open(dir.path(), 1).expect("opens again");
+        assert!(matches!(open(dir.path(), Some(2)), Err(OpenError::OtherNode { found: 1, node: 2, .. })));
+        let again = open(dir.path(), None).expect("opens again").identity;
+        assert_eq!(again, Identity { life, place: Some(place) }, "it is still the same life, in the same place");
     }
 
     #[test]
-    fn a_newer_format_and_an_unusable_directory_are_named() {
+    fn other_formats_and_unusable_directories_are_named() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = open(dir.path(), 1).expect("opens");
-        store.found(9, 1).expect("writes");
-        drop(store);
-        assert!(matches!(open(dir.path(), 1), Err(OpenError::NewerFormat { found: 9, .. })));
+        let opened = open(dir.path(), None).expect("opens");
+        opened.store.found(9, Uuid::new_v4()).expect("writes");
+        drop(opened);
+        assert!(matches!(open(dir.path(), None), Err(OpenError::NewerFormat { found: 9, .. })));
         let file = dir.path().join("file");
         std::fs::write(&file, b"").expect("writes");
-        assert!(matches!(open(&file, 1), Err(OpenError::NotWritable { .. })));
+        assert!(matches!(open(&file, None), Err(OpenError::NotWritable { .. })));
+
+        let old = tempfile::tempdir().expect("a directory");
+        let families = ["log", "meta", "snapshot"].map(|name| ColumnFamilyDescriptor::new(name, family_options()));
+        drop(DB::open_cf_descriptors(&database_options(), old.path(), families).expect("opens"));
+        assert!(matches!(open(old.path(), None), Err(OpenError::OlderFormat { found: 1, .. })));
+    }
+
+    #[test]
+    fn a_damaged_log_keeps_the_node_from_starting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = open(dir.path(), None).expect("opens");
+        opened.store.append(vec![(1, vec![FORMAT, 9, 9, 9, 9, 9])]).expect("writes");
+        drop(opened);
+        let refused = open(dir.path(), None).expect_err("damaged").to_string();
+        assert!(refused.contains("must not vote") && refused.contains("checksum"), "{refused}");
     }
 }

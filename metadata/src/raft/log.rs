@@ -1,34 +1,152 @@
 //! The raft log and the vote on disk. Appends are synced before they are reported; nothing else here waits for a disk
 //! flush except votes and truncations, which raft's safety rests on.
+//!
+//! The latest entries are also in memory, because each is read twice as soon as it is written: by those who replicate it
+//! and by the state machine. What is in memory is always a whole end of the log on disk.
 
 use super::{
     LogId, StorageError, TypeConfig,
     store::{Meta, Store, StoreError, encode},
 };
 use openraft::{
-    Entry, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote,
+    Entry, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
+use parking_lot::Mutex;
 use std::{
+    collections::VecDeque,
     fmt::Debug,
     ops::{Bound, RangeBounds},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The most bytes that a replication task is handed at once.
 const READ_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of the latest entries in memory.
+const RECENT_BYTES: usize = 16 * 1024 * 1024;
+/// What an entry takes in memory beyond its commands.
+const OVERHEAD: usize = 256;
 
-/// The log of this voter; clones read and write the same log.
+/// The log of this node; clones read and write the same log.
 #[derive(Debug, Clone)]
 pub struct LogStore {
     store: Arc<Store>,
+    recent: Arc<Mutex<Recent>>,
+    counts: Arc<Counts>,
+}
+
+/// What others want to know of the log.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Bytes that this process has appended.
+    appended: AtomicU64,
+    /// The last index that is known to be committed.
+    committed: AtomicU64,
+}
+
+/// The end of the log, without gaps.
+#[derive(Debug, Default)]
+struct Recent {
+    entries: VecDeque<Entry<TypeConfig>>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn push(&mut self, entry: Entry<TypeConfig>) {
+        if self.entries.back().is_some_and(|last| last.log_id.index + 1 != entry.log_id.index) {
+            self.clear();
+        }
+        self.bytes += size(&entry);
+        self.entries.push_back(entry);
+        while self.bytes > RECENT_BYTES && self.entries.len() > 1 {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(first) = self.entries.pop_front() {
+            self.bytes -= size(&first);
+        }
+    }
+
+    fn truncate(&mut self, from: u64) {
+        while self.entries.back().is_some_and(|last| last.log_id.index >= from)
+            && let Some(last) = self.entries.pop_back()
+        {
+            self.bytes -= size(&last);
+        }
+    }
+
+    fn purge(&mut self, to: u64) {
+        while self.entries.front().is_some_and(|first| first.log_id.index <= to) {
+            self.drop_first();
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The entries from `first` on until `take` says stop; `None` if the first is not here.
+    fn read(&self, first: u64, mut take: impl FnMut(u64, usize) -> bool) -> Option<Vec<Entry<TypeConfig>>> {
+        let skip = first.checked_sub(self.entries.front()?.log_id.index)?;
+        let entries = self.entries.iter().skip(usize::try_from(skip).ok()?);
+        Some(entries.take_while(|entry| take(entry.log_id.index, size(entry))).cloned().collect())
+    }
+}
+
+fn size(entry: &Entry<TypeConfig>) -> usize {
+    OVERHEAD
+        + match &entry.payload {
+            EntryPayload::Normal(batch) => batch.size(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
 }
 
 impl LogStore {
     /// The log in an open database.
     #[must_use]
-    pub const fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, recent: Arc::default(), counts: Arc::default() }
+    }
+
+    /// Bytes that this process has appended so far.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.counts.appended.load(Ordering::Relaxed)
+    }
+
+    /// The last index that this node knows to be committed; 0 if it knows none.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.counts.committed.load(Ordering::Relaxed)
+    }
+
+    /// Where the log ends; what was purged counts.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn last(&self) -> Result<Option<LogId>, StoreError> {
+        if let Some(last) = self.recent.lock().entries.back() {
+            return Ok(Some(last.log_id));
+        }
+        let last: Option<Entry<TypeConfig>> = self.store.last_entry()?;
+        let purged: Option<LogId> = self.store.read_meta(Meta::Purged)?;
+        Ok(last.map(|entry| entry.log_id).max(purged))
+    }
+
+    fn read(
+        &self,
+        first: u64,
+        take: impl FnMut(u64, usize) -> bool + Clone,
+    ) -> Result<Vec<Entry<TypeConfig>>, StoreError> {
+        match self.recent.lock().read(first, take.clone()) {
+            Some(entries) => Ok(entries),
+            None => self.store.read_log(first, take),
+        }
     }
 
     /// Runs a write on a thread that may block.
@@ -60,17 +178,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(before) => before + 1,
             Bound::Unbounded => 0,
         };
-        self.store.read_log(first, |index, _| range.contains(&index)).map_err(read_failed)
+        self.read(first, |index, _| range.contains(&index)).map_err(read_failed)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry<TypeConfig>>, StorageError> {
         let mut bytes = 0;
-        let take = |index: u64, size: usize| {
+        let take = move |index: u64, size: usize| {
             let room = index == start || bytes + size <= READ_BYTES;
             bytes += size;
             index < end && room
         };
-        self.store.read_log(start, take).map_err(read_failed)
+        self.read(start, take).map_err(read_failed)
     }
 }
 
@@ -79,8 +197,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
         let last_purged_log_id: Option<LogId> = self.store.read_meta(Meta::Purged).map_err(read_failed)?;
-        let last: Option<Entry<TypeConfig>> = self.store.last_entry().map_err(read_failed)?;
-        Ok(LogState { last_purged_log_id, last_log_id: last.map(|e| e.log_id).or(last_purged_log_id) })
+        Ok(LogState { last_purged_log_id, last_log_id: self.last().map_err(read_failed)? })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -99,12 +216,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     // Only saves time at the next start, so it need not be durable.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        self.counts.committed.store(committed.map_or(0, |id| id.index), Ordering::Relaxed);
         self.store.write_meta(Meta::Committed, &committed, false).map_err(write_failed)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
         let committed: Option<Option<LogId>> = self.store.read_meta(Meta::Committed).map_err(read_failed)?;
-        Ok(committed.flatten())
+        let committed = committed.flatten();
+        self.counts.committed.store(committed.map_or(0, |id| id.index), Ordering::Relaxed);
+        Ok(committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
@@ -112,9 +232,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encoded: Vec<_> = entries.into_iter().map(|e| (e.log_id.index, encode(&e))).collect();
+        let entries: Vec<_> = entries.into_iter().collect();
+        let encoded: Vec<_> = entries.iter().map(|e| (e.log_id.index, encode(e))).collect();
+        let bytes: usize = encoded.iter().map(|(_, entry)| entry.len()).sum();
         match self.blocking(move |store| store.append(encoded)).await {
             Ok(()) => {
+                let mut recent = self.recent.lock();
+                entries.into_iter().for_each(|entry| recent.push(entry));
+                drop(recent);
+                self.counts.appended.fetch_add(bytes as u64, Ordering::Relaxed);
                 callback.log_io_completed(Ok(()));
                 Ok(())
             }
@@ -126,10 +252,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.recent.lock().truncate(log_id.index);
         self.blocking(move |store| store.truncate(log_id.index)).await.map_err(write_failed)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.recent.lock().purge(log_id.index);
         self.blocking(move |store| store.purge(log_id.index, &log_id)).await.map_err(write_failed)
     }
 }

@@ -1,28 +1,29 @@
-//! Feeds committed entries to the state machine and keeps its snapshot on disk. The state lives in memory; after a
+//! Feeds committed entries to the state machine and keeps its snapshots on disk. The state lives in memory; after a
 //! start it is the last snapshot plus the entries that follow it.
 
 use super::{
-    LogId, StorageError, TypeConfig,
-    store::{Store, StoreError},
+    LogId, Seat, StorageError, TypeConfig,
+    snapshots::{SnapshotFile, Snapshots},
+    store::StoreError,
 };
 use crate::{
     applied::Applied,
     state::{Replies, State},
 };
 use openraft::{
-    AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
-    StorageIOError, StoredMembership, storage::RaftStateMachine,
+    AnyError, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageIOError,
+    StoredMembership, storage::RaftStateMachine,
 };
-use std::{io::Cursor, sync::Arc};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The state machine as openraft sees it.
 #[derive(Debug)]
 pub struct Machine {
-    store: Arc<Store>,
+    snapshots: Snapshots,
     applied: Arc<Applied>,
     last: Option<LogId>,
-    membership: StoredMembership<u64, BasicNode>,
+    membership: StoredMembership<u64, Seat>,
 }
 
 impl Machine {
@@ -30,17 +31,13 @@ impl Machine {
     ///
     /// # Errors
     /// If the snapshot cannot be read.
-    pub fn open(store: Arc<Store>) -> Result<Self, StoreError> {
-        let (meta, state) = match store.read_snapshot()? {
-            Some((meta, bytes)) => {
-                let state = State::decode(&bytes)
-                    .map_err(|e| StoreError::Malformed { what: "the snapshot", reason: e.to_string() })?;
-                (meta, state)
-            }
+    pub fn open(snapshots: Snapshots) -> Result<Self, StoreError> {
+        let (meta, state) = match snapshots.current()? {
+            Some((meta, file)) => (meta, file.state()?),
             None => (SnapshotMeta::default(), State::default()),
         };
         let applied = Arc::new(Applied::new(state));
-        Ok(Self { store, applied, last: meta.last_log_id, membership: meta.last_membership })
+        Ok(Self { snapshots, applied, last: meta.last_log_id, membership: meta.last_membership })
     }
 
     /// The applied state, for readers and watches.
@@ -53,7 +50,7 @@ impl Machine {
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Builder;
 
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership<u64, BasicNode>), StorageError> {
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership<u64, Seat>), StorageError> {
         Ok((self.last, self.membership.clone()))
     }
 
@@ -82,7 +79,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
-            store: Arc::clone(&self.store),
+            snapshots: self.snapshots.clone(),
             applied: Arc::clone(&self.applied),
             state: self.applied.image(),
             last: self.last,
@@ -90,43 +87,46 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
-        Ok(Box::default())
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        // Pieces go to the desk, which keeps the file until it is whole; only openraft's own suite asks here.
+        let empty = self.snapshots.receive().and_then(super::snapshots::Incoming::finish);
+        empty.map(Box::new).map_err(|e| StorageIOError::write_snapshot(None, AnyError::new(&e)).into())
     }
 
     async fn install_snapshot(
         &mut self,
-        meta: &SnapshotMeta<u64, BasicNode>,
-        snapshot: Box<Cursor<Vec<u8>>>,
+        meta: &SnapshotMeta<u64, Seat>,
+        file: Box<SnapshotFile>,
     ) -> Result<(), StorageError> {
-        let bytes = snapshot.into_inner();
-        // Decoded before it is stored: a damaged snapshot must not replace a good one.
-        let state = State::decode(&bytes)
-            .map_err(|e| StoreError::Malformed { what: "a received snapshot", reason: e.to_string() })
-            .map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), e))?;
-        self.store
-            .write_snapshot(meta, &bytes)
-            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e))?;
+        let (snapshots, written) = (self.snapshots.clone(), meta.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            // Read before it is adopted: a damaged snapshot must not replace a good one.
+            let state = file.state()?;
+            snapshots.adopt(&written, *file)?;
+            Ok(state)
+        });
+        let state = finished(work.await).map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e))?;
         self.applied.replace(state);
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        tracing::info!(index = self.last.map_or(0, |l| l.index), "metadata snapshot installed");
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
-        let current = self.store.read_snapshot().map_err(|e| StorageIOError::read_snapshot(None, e))?;
-        Ok(current.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+        let current = self.snapshots.current().map_err(|e| StorageIOError::read_snapshot(None, e))?;
+        Ok(current.map(|(meta, file)| Snapshot { meta, snapshot: Box::new(file) }))
     }
 }
 
 /// Writes a snapshot of the state as it was when the builder was made, while newer entries are applied.
 #[derive(Debug)]
 pub struct Builder {
-    store: Arc<Store>,
+    snapshots: Snapshots,
     applied: Arc<Applied>,
     state: State,
     last: Option<LogId>,
-    membership: StoredMembership<u64, BasicNode>,
+    membership: StoredMembership<u64, Seat>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -136,19 +136,18 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             last_membership: self.membership.clone(),
             snapshot_id: Uuid::new_v4().to_string(),
         };
-        let (store, state, written) = (Arc::clone(&self.store), std::mem::take(&mut self.state), meta.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let bytes = state.encode();
-            store.write_snapshot(&written, &bytes).map(|()| bytes)
-        });
-        let bytes = work
-            .await
-            .unwrap_or_else(|e| Err(StoreError::Malformed { what: "a snapshot", reason: e.to_string() }))
-            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e))?;
-        tracing::info!(index = self.last.map_or(0, |l| l.index), bytes = bytes.len(), "metadata snapshot written");
+        let (snapshots, state, written) = (self.snapshots.clone(), std::mem::take(&mut self.state), meta.clone());
+        let work = tokio::task::spawn_blocking(move || snapshots.write(&written, &state));
+        let file = finished(work.await).map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e))?;
+        tracing::info!(index = self.last.map_or(0, |l| l.index), bytes = file.bytes(), "metadata snapshot written");
         self.applied.snapshot_written();
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        Ok(Snapshot { meta, snapshot: Box::new(file) })
     }
+}
+
+/// The result of work on another thread; a panic there is a failure of the disk, for all we know.
+fn finished<T>(work: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Result<T, StoreError> {
+    work.unwrap_or_else(|e| Err(StoreError::Malformed { what: "a snapshot", reason: e.to_string() }))
 }
 
 #[cfg(test)]
@@ -163,9 +162,9 @@ mod tests {
     impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Fresh {
         async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = directory::open(dir.path(), 1).expect("opens");
-            let machine = Machine::open(Arc::clone(&store)).expect("opens");
-            Ok((dir, LogStore::new(store), machine))
+            let opened = directory::open(dir.path(), None).expect("opens");
+            let machine = Machine::open(opened.snapshots).expect("opens");
+            Ok((dir, LogStore::new(opened.store), machine))
         }
     }
 

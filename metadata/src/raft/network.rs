@@ -1,62 +1,241 @@
-//! The way to other voters. A standalone cluster has none, so every call answers "unreachable".
+//! Messages to peers: openraft's requests, packed and addressed to one life of one member.
+//!
+//! Owns the encoding of messages and what a failure means to openraft; never decides who is asked what. A node that has
+//! been [silenced](Voice) sends nothing that could keep a follower from standing for election.
 
-use super::TypeConfig;
+use super::{
+    Seat, TypeConfig, Vote,
+    courier::{Courier, Lane},
+    snapshots::SnapshotFile,
+};
+use bytes::Bytes;
 use openraft::{
-    BasicNode, RaftNetwork, RaftNetworkFactory,
-    error::{InstallSnapshotError, RPCError, RaftError, Unreachable},
-    network::RPCOption,
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-        VoteResponse,
+    RaftNetwork, RaftNetworkFactory, Snapshot, SnapshotMeta,
+    error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
+};
+use protocol::service::peer::{PeerCall, PeerError, PeerName, PeerService, PeerVerb};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
-/// A network without peers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoPeers;
+/// Bytes of a snapshot in one message.
+pub const PIECE: usize = 1024 * 1024;
+/// How long a peer may take for a piece of a snapshot, and for installing all of it after the last.
+const PIECE_PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
+/// The pause before a peer that could not be reached is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// A peer that is never reached.
-#[derive(Debug, Clone, Copy)]
-pub struct Nobody {
-    target: u64,
+type Failed = RPCError<u64, Seat, RaftError<u64>>;
+
+/// A piece of a snapshot. Pieces come in order; the first has offset 0.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SnapshotPiece {
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta<u64, Seat>,
+    pub(super) offset: u64,
+    /// The size of the whole snapshot.
+    pub(super) total: u64,
+    #[serde(with = "crate::state::binary")]
+    pub(super) piece: Bytes,
 }
 
-impl Nobody {
-    fn unreachable(self) -> Unreachable {
-        Unreachable::new(&std::io::Error::other(format!("voter {} cannot be reached from standalone", self.target)))
+/// Why a leader does not speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// No majority answers it.
+    OutOfTouch = 1,
+    /// It hands over.
+    Handover = 2,
+}
+
+/// Whether this node may speak as a leader. Cheap to clone; clones are the same voice.
+#[derive(Debug, Clone, Default)]
+pub struct Voice(Arc<AtomicU8>);
+
+impl Voice {
+    /// Stops to speak for this reason, or no longer for this one.
+    pub fn silence(&self, why: Silence, silent: bool) {
+        match silent {
+            true => self.0.fetch_or(why as u8, Ordering::AcqRel),
+            false => self.0.fetch_and(!(why as u8), Ordering::AcqRel),
+        };
+    }
+
+    /// Whether it does not speak.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Nobody;
+/// The way to all peers.
+#[derive(Clone)]
+pub struct Network {
+    me: PeerName,
+    courier: Arc<dyn Courier>,
+    voice: Voice,
+}
 
-    async fn new_client(&mut self, target: u64, _node: &BasicNode) -> Nobody {
-        Nobody { target }
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Network({:?})", self.me)
     }
 }
 
-impl RaftNetwork<TypeConfig> for Nobody {
+impl Network {
+    /// The way to all peers of the node that is called `me`.
+    #[must_use]
+    pub fn new(me: PeerName, courier: Arc<dyn Courier>, voice: Voice) -> Self {
+        Self { me, courier, voice }
+    }
+
+    /// A message of our own, outside of openraft.
+    ///
+    /// # Errors
+    /// Those of the peer.
+    pub async fn send<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        to: (u64, &Seat),
+        verb: PeerVerb,
+        patience: Duration,
+        message: &Q,
+    ) -> Result<A, PeerError> {
+        self.line(to, Lane::Urgent).call(verb, patience, message).await
+    }
+
+    fn line(&self, (id, seat): (u64, &Seat), lane: Lane) -> Line {
+        let to = PeerName { group: self.me.group, id, life: seat.life };
+        Line { way: self.courier.reach(&seat.member(id), lane), from: self.me, to }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Lines;
+
+    async fn new_client(&mut self, target: u64, seat: &Seat) -> Lines {
+        let line = |lane| self.line((target, seat), lane);
+        Lines { urgent: line(Lane::Urgent), log: line(Lane::Log), bulk: line(Lane::Bulk), voice: self.voice.clone() }
+    }
+}
+
+/// The way to one peer for one kind of message.
+struct Line {
+    way: Arc<dyn PeerService>,
+    from: PeerName,
+    to: PeerName,
+}
+
+impl Line {
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        verb: PeerVerb,
+        patience: Duration,
+        message: &Q,
+    ) -> Result<A, PeerError> {
+        let call = PeerCall { verb, from: self.from, to: self.to, patience, body: pack(message) };
+        unpack(&self.way.call(call).await?)
+    }
+}
+
+/// A message as bytes.
+#[expect(clippy::expect_used, reason = "writing plain data to memory cannot fail")]
+pub(super) fn pack<T: Serialize>(message: &T) -> Bytes {
+    rmp_serde::to_vec_named(message).expect("messages are plain data").into()
+}
+
+/// A message in the bytes that a peer sent.
+pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerError> {
+    rmp_serde::from_slice(bytes).map_err(|e| PeerError::Failed { reason: format!("a message cannot be read: {e}") })
+}
+
+/// The ways to one peer, as openraft uses them.
+pub struct Lines {
+    urgent: Line,
+    log: Line,
+    bulk: Line,
+    voice: Voice,
+}
+
+impl Lines {
+    async fn send_pieces(
+        &self,
+        vote: Vote,
+        meta: &SnapshotMeta<u64, Seat>,
+        file: SnapshotFile,
+    ) -> Result<SnapshotResponse<u64>, PeerError> {
+        let (mut offset, total) = (0, file.bytes());
+        loop {
+            let reading = file.clone();
+            let read = tokio::task::spawn_blocking(move || reading.read(offset, PIECE)).await;
+            let unread =
+                |reason: String| PeerError::Failed { reason: format!("our snapshot cannot be read: {reason}") };
+            let piece = read.map_err(|e| unread(e.to_string()))?.map_err(|e| unread(e.to_string()))?;
+            let next = offset + piece.len() as u64;
+            let patience = if next == total { PIECE_PATIENCE.1 } else { PIECE_PATIENCE.0 };
+            let message = SnapshotPiece { vote, meta: meta.clone(), offset, total, piece };
+            let answer: SnapshotResponse<u64> = self.bulk.call(PeerVerb::Snapshot, patience, &message).await?;
+            if next == total || answer.vote > vote {
+                return Ok(answer);
+            }
+            offset = next;
+        }
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Lines {
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        Err(self.unreachable().into())
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        if self.voice.is_silent() {
+            return Err(unreachable("this node has stopped to lead"));
+        }
+        let line = if request.entries.is_empty() { &self.urgent } else { &self.log };
+        line.call(PeerVerb::Append, option.hard_ttl(), &request).await.map_err(failed)
     }
 
-    async fn install_snapshot(
+    async fn full_snapshot(
         &mut self,
-        _rpc: InstallSnapshotRequest<TypeConfig>,
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>> {
-        Err(self.unreachable().into())
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        let (meta, file) = (snapshot.meta, *snapshot.snapshot);
+        tracing::info!(to = self.bulk.to.id, bytes = file.bytes(), "sending a metadata snapshot");
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_pieces(vote, &meta, file) => sent.map_err(|e| match e {
+                PeerError::Unreachable { .. } => StreamingError::Unreachable(Unreachable::new(&e)),
+                _ => StreamingError::Network(NetworkError::new(&e)),
+            }),
+        }
     }
 
-    async fn vote(
-        &mut self,
-        _rpc: VoteRequest<u64>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        Err(self.unreachable().into())
+    async fn vote(&mut self, request: VoteRequest<u64>, option: RPCOption) -> Result<VoteResponse<u64>, Failed> {
+        self.urgent.call(PeerVerb::Vote, option.hard_ttl(), &request).await.map_err(failed)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(PAUSE))
+    }
+}
+
+fn unreachable(reason: &str) -> Failed {
+    RPCError::Unreachable(Unreachable::new(&PeerError::Unreachable { reason: reason.into() }))
+}
+
+fn failed(problem: PeerError) -> Failed {
+    match problem {
+        PeerError::Unreachable { .. } | PeerError::Stranger { .. } => RPCError::Unreachable(Unreachable::new(&problem)),
+        PeerError::Lost { .. } | PeerError::Failed { .. } => RPCError::Network(NetworkError::new(&problem)),
     }
 }

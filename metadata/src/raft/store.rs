@@ -1,31 +1,35 @@
-//! The RocksDB below raft: one database with three column families.
+//! The RocksDB below raft: one database with two column families.
 //!
 //! | column family | key | value |
 //! |---|---|---|
-//! | `log` | index, big-endian u64 | version byte, entry as MessagePack |
-//! | `meta` | `format`, `node`, `vote`, `committed`, `purged`, `snapshot` | version byte, MessagePack |
-//! | `snapshot` | generation u64, chunk u32, big-endian | up to 1 MiB of the snapshot |
+//! | `log` | index, big-endian u64 | version byte, CRC-32C, entry as MessagePack |
+//! | `meta` | `life`, `place`, `vote`, `committed`, `purged`, `snapshot` | version byte, CRC-32C, MessagePack |
+//! | `meta` | `format` | version byte |
 //!
 //! Owns the encoding of values and the choice between synced and unsynced writes; never decides what raft stores, and
 //! leaves opening to [`directory`](super::directory). The write-ahead log keeps writes in order, so a synced write makes
-//! every earlier one durable too.
+//! every earlier one durable too. What is damaged is an error, never an absence.
 
-use openraft::{AnyError, SnapshotMeta};
+use super::{
+    LogId,
+    identity::{Identity, Place},
+};
+use openraft::AnyError;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 /// The format of the directory and of every value in it.
-pub(super) const FORMAT: u8 = 1;
-/// Bytes of a snapshot in one value.
-const CHUNK: usize = 1024 * 1024;
+pub(super) const FORMAT: u8 = 2;
+/// The version byte and the checksum before a value.
+const HEAD: usize = 5;
 
 const LOG: &str = "log";
 const META: &str = "meta";
-const SNAPSHOT: &str = "snapshot";
 
 /// All column families.
-pub(super) const FAMILIES: [&str; 3] = [LOG, META, SNAPSHOT];
+pub(super) const FAMILIES: [&str; 2] = [LOG, META];
 
 /// A failed read or write, or a value that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +44,12 @@ pub enum StoreError {
         what: &'static str,
         /// The format found.
         found: u8,
+    },
+    /// The value is not what was written.
+    #[error("{what} is damaged: its checksum does not match")]
+    Damaged {
+        /// Which value.
+        what: &'static str,
     },
     /// The value is not what it should be.
     #[error("{what} cannot be decoded: {reason}")]
@@ -60,8 +70,10 @@ impl From<StoreError> for AnyError {
 /// Single values beside the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meta {
-    /// The voter this directory belongs to.
-    Node,
+    /// Which life of a disk this directory is.
+    Life,
+    /// The place of the node that it belongs to.
+    Place,
     /// The vote.
     Vote,
     /// The last committed entry, as far as it was noted.
@@ -75,21 +87,14 @@ pub(super) enum Meta {
 impl Meta {
     const fn name(self) -> &'static str {
         match self {
-            Self::Node => "node",
+            Self::Life => "life",
+            Self::Place => "place",
             Self::Vote => "vote",
             Self::Committed => "committed",
             Self::Purged => "purged",
             Self::Snapshot => "snapshot",
         }
     }
-}
-
-/// Where the current snapshot is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SnapshotHead {
-    meta: SnapshotMeta<u64, openraft::BasicNode>,
-    generation: u64,
-    bytes: u64,
 }
 
 /// The open database.
@@ -128,12 +133,26 @@ impl Store {
         Ok(value.map(|bytes| bytes.first().copied().unwrap_or_default()))
     }
 
-    /// Writes the format and the owner into a new directory; durable on return.
-    pub(super) fn found(&self, format: u8, node: u64) -> Result<(), StoreError> {
+    /// Writes the format and the life into a new directory; durable on return.
+    pub(super) fn found(&self, format: u8, life: Uuid) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(META), "format", [format]);
-        batch.put_cf(self.family(META), Meta::Node.name(), encode(&node));
+        batch.put_cf(self.family(META), Meta::Life.name(), encode(&life));
         self.write(batch, true)
+    }
+
+    /// Who the node of this directory is.
+    pub(super) fn identity(&self) -> Result<Identity, StoreError> {
+        let missing = || StoreError::Malformed { what: "the life of this directory", reason: "it is missing".into() };
+        Ok(Identity { life: self.read_meta(Meta::Life)?.ok_or_else(missing)?, place: self.read_meta(Meta::Place)? })
+    }
+
+    /// Writes the place that the node has founded or joined; durable on return.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn take_place(&self, place: Place) -> Result<(), StoreError> {
+        self.write_meta(Meta::Place, &place, true)
     }
 
     /// Cancelled when the database has been closed.
@@ -157,7 +176,7 @@ impl Store {
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
         #[cfg(test)]
         if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(missing("the disk is broken".into()));
+            return Err(StoreError::Malformed { what: "a write", reason: "the disk is broken".into() });
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
@@ -228,53 +247,32 @@ impl Store {
         self.write(batch, false)
     }
 
-    /// Replaces the current snapshot; durable on return, and the old one stays until then.
-    pub(super) fn write_snapshot(
-        &self,
-        meta: &SnapshotMeta<u64, openraft::BasicNode>,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        let old: Option<SnapshotHead> = self.read_meta(Meta::Snapshot)?;
-        let generation = old.as_ref().map_or(0, |o| o.generation + 1);
-        for (number, chunk) in bytes.chunks(CHUNK).enumerate() {
-            let mut batch = WriteBatch::default();
-            batch.put_cf(self.family(SNAPSHOT), chunk_key(generation, number as u32), chunk);
-            self.write(batch, false)?;
-        }
-        let head = SnapshotHead { meta: meta.clone(), generation, bytes: bytes.len() as u64 };
+    /// Makes an empty log begin after an entry, in the term of this vote; durable on return.
+    pub(crate) fn begin_after(&self, last: &LogId, vote: &super::Vote) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.family(META), Meta::Snapshot.name(), encode(&head));
-        batch.delete_range_cf(self.family(SNAPSHOT), chunk_key(0, 0), chunk_key(generation, 0));
+        batch.put_cf(self.family(META), Meta::Purged.name(), encode(last));
+        batch.put_cf(self.family(META), Meta::Committed.name(), encode(&Some(last)));
+        batch.put_cf(self.family(META), Meta::Vote.name(), encode(vote));
         self.write(batch, true)
     }
 
-    /// The current snapshot.
-    #[expect(clippy::type_complexity, reason = "a pair, read in two places")]
-    pub(super) fn read_snapshot(
-        &self,
-    ) -> Result<Option<(SnapshotMeta<u64, openraft::BasicNode>, Vec<u8>)>, StoreError> {
-        let Some(head): Option<SnapshotHead> = self.read_meta(Meta::Snapshot)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        for number in 0..head.bytes.div_ceil(CHUNK as u64) {
-            let chunk = self.db.get_cf(self.family(SNAPSHOT), chunk_key(head.generation, number as u32))?;
-            bytes.extend(chunk.ok_or_else(|| missing(format!("chunk {number} is missing")))?);
+    /// Reads the whole log, so that damage is found before this node votes or leads.
+    pub(super) fn verify_log(&self) -> Result<(), StoreError> {
+        let purged: Option<LogId> = self.read_meta(Meta::Purged)?;
+        let mut next = purged.map(|purged| purged.index + 1);
+        for item in self.db.iterator_cf(self.family(LOG), IteratorMode::Start) {
+            let (key, value) = item?;
+            let index = index_of(&key)?;
+            open("a log entry", &value)?;
+            if next.is_some_and(|next| index > next) {
+                let reason = format!("entry {index} follows where {} should", next.unwrap_or_default());
+                return Err(StoreError::Malformed { what: "the log", reason });
+            }
+            // What was purged may still lie before, if the purge was not synced.
+            next = next.max(Some(index + 1));
         }
-        if bytes.len() as u64 != head.bytes {
-            return Err(missing(format!("{} of {} bytes are there", bytes.len(), head.bytes)));
-        }
-        Ok(Some((head.meta, bytes)))
+        Ok(())
     }
-}
-
-fn missing(reason: String) -> StoreError {
-    StoreError::Malformed { what: "the snapshot", reason }
-}
-
-fn chunk_key(generation: u64, number: u32) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..8].copy_from_slice(&generation.to_be_bytes());
-    key[8..].copy_from_slice(&number.to_be_bytes());
-    key
 }
 
 fn index_of(key: &[u8]) -> Result<u64, StoreError> {
@@ -288,19 +286,27 @@ fn index_of(key: &[u8]) -> Result<u64, StoreError> {
 /// A value as it is stored.
 #[expect(clippy::expect_used, reason = "writing plain data to memory cannot fail")]
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
+    let mut bytes = vec![0; HEAD];
     rmp_serde::encode::write_named(&mut bytes, value).expect("raft's values are plain data");
+    let sum = crc32c::crc32c(&bytes[HEAD..]);
+    bytes[0] = FORMAT;
+    bytes[1..HEAD].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, value: &[u8]) -> Result<T, StoreError> {
-    match value.split_first() {
-        Some((&FORMAT, body)) => {
-            rmp_serde::from_slice(body).map_err(|e| StoreError::Malformed { what, reason: e.to_string() })
-        }
-        Some((&found, _)) => Err(StoreError::Version { what, found }),
-        None => Err(StoreError::Malformed { what, reason: "it is empty".into() }),
+/// The body of a stored value that is what was written.
+fn open<'a>(what: &'static str, value: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    match value.split_first_chunk::<HEAD>() {
+        Some(([FORMAT, sum @ ..], body)) if crc32c::crc32c(body) == u32::from_be_bytes(*sum) => Ok(body),
+        Some(([FORMAT, ..], _)) => Err(StoreError::Damaged { what }),
+        Some(([found, ..], _)) => Err(StoreError::Version { what, found: *found }),
+        None => Err(StoreError::Malformed { what, reason: format!("it has {} bytes", value.len()) }),
     }
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, value: &[u8]) -> Result<T, StoreError> {
+    let body = open(what, value)?;
+    rmp_serde::from_slice(body).map_err(|e| StoreError::Malformed { what, reason: e.to_string() })
 }
 
 #[cfg(test)]
@@ -308,24 +314,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_a_newer_format_are_refused_by_name() {
-        let mut value = encode(&5u64);
+    fn newer_and_damaged_values_are_refused_by_name() {
+        let value = encode(&5u64);
         assert_eq!(decode::<u64>("a number", &value), Ok(5));
-        value[0] = 2;
-        assert_eq!(decode::<u64>("a number", &value), Err(StoreError::Version { what: "a number", found: 2 }));
+        for at in 1..value.len() {
+            let mut damaged = value.clone();
+            damaged[at] ^= 1;
+            assert_eq!(decode::<u64>("a number", &damaged), Err(StoreError::Damaged { what: "a number" }), "byte {at}");
+        }
+        let newer = [&[FORMAT + 1], &value[1..]].concat();
+        assert_eq!(decode::<u64>("a number", &newer), Err(StoreError::Version { what: "a number", found: FORMAT + 1 }));
+        assert!(matches!(decode::<u64>("a number", &value[..3]), Err(StoreError::Malformed { .. })));
     }
 
     #[test]
-    fn snapshots_span_chunks_and_replace_each_other() {
+    fn a_damaged_entry_and_a_gap_are_found() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = crate::raft::directory::open(dir.path(), 1).expect("opens");
-        let meta = SnapshotMeta::default();
-        for size in [0, 1, CHUNK, 2 * CHUNK + 5] {
-            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            store.write_snapshot(&meta, &bytes).expect("writes");
-            assert_eq!(store.read_snapshot(), Ok(Some((meta.clone(), bytes))));
-        }
-        let chunks = store.db.iterator_cf(store.family(SNAPSHOT), IteratorMode::Start).count();
-        assert_eq!(chunks, 3);
+        let opened = crate::raft::directory::open(dir.path(), None).expect("opens");
+        let store = &opened.store;
+        store.append((1..=3).map(|n| (n, encode(&n))).collect()).expect("writes");
+        assert_eq!(store.verify_log(), Ok(()));
+        store.append(vec![(5, encode(&5))]).expect("writes");
+        assert!(matches!(store.verify_log(), Err(StoreError::Malformed { what: "the log", .. })));
+        store.append(vec![(4, vec![FORMAT, 0, 0, 0, 0, 1])]).expect("writes");
+        assert_eq!(store.verify_log(), Err(StoreError::Damaged { what: "a log entry" }));
     }
 }

@@ -1,0 +1,213 @@
+//! Messages from peers: checks who is meant and who sends, and hands them to raft.
+//!
+//! Owns the pieces of a snapshot that arrives, and telling the [`Ear`] of a leader before anything is written. A message
+//! for another group, another member or another life of this member's disk, or from another life of a member, is refused
+//! by name and changes nothing.
+
+use super::{
+    Raft, Seat, TypeConfig, Vote,
+    log::LogStore,
+    network::{PIECE, SnapshotPiece, pack, unpack},
+    snapshots::{Incoming, SnapshotFile, Snapshots},
+};
+use crate::election::{Beat, Canvass, Promise, ear::Ear};
+use bytes::Bytes;
+use openraft::{
+    Snapshot, SnapshotMeta,
+    raft::{AppendEntriesRequest, SnapshotResponse, VoteRequest},
+};
+use protocol::service::{
+    Answer,
+    peer::{PeerCall, PeerError, PeerName, PeerService, PeerVerb},
+};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// The largest snapshot that is taken, in bytes.
+const MAX_SNAPSHOT: u64 = 64 * 1024 * 1024 * 1024;
+
+/// The desk of a member.
+pub struct Desk(Arc<Inner>);
+
+struct Inner {
+    me: PeerName,
+    raft: Raft,
+    ear: Arc<Ear>,
+    log: LogStore,
+    snapshots: Snapshots,
+    /// The snapshot that is arriving.
+    arriving: Mutex<Option<Arriving>>,
+}
+
+struct Arriving {
+    meta: SnapshotMeta<u64, Seat>,
+    vote: Vote,
+    total: u64,
+    file: Incoming,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Desk({:?})", self.0.me)
+    }
+}
+
+impl Desk {
+    /// The desk of the member that is called `me`.
+    pub(crate) fn new(me: PeerName, raft: Raft, ear: Arc<Ear>, log: LogStore, snapshots: Snapshots) -> Self {
+        Self(Arc::new(Inner { me, raft, ear, log, snapshots, arriving: Mutex::default() }))
+    }
+}
+
+impl PeerService for Desk {
+    fn call(&self, call: PeerCall) -> Answer<Bytes, PeerError> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            inner.check(&call)?;
+            match call.verb {
+                PeerVerb::Append => inner.append(&call.body).await,
+                PeerVerb::Beat => inner.beat(&call.body),
+                PeerVerb::Vote => inner.vote(&call.body).await,
+                PeerVerb::Canvass => inner.canvass(call.from.id, &call.body),
+                PeerVerb::Stand => inner.stand().await,
+                PeerVerb::Snapshot => inner.take_piece(&call.body).await,
+            }
+        })
+    }
+}
+
+impl Inner {
+    fn check(&self, call: &PeerCall) -> Result<(), PeerError> {
+        let stranger = |reason: String| Err(PeerError::Stranger { reason });
+        if call.to != self.me || call.from.group != self.me.group {
+            return stranger(format!("this is {}, the message is for {}", shown(self.me), shown(call.to)));
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics.membership_config.membership().get_node(&call.from.id) {
+            Some(seat) if seat.life != call.from.life => stranger(format!(
+                "member {} is another life of its disk than the one that asks ({}); it has to be removed before it \
+                 joins again",
+                call.from.id, call.from.life
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn append(&self, body: &[u8]) -> Result<Bytes, PeerError> {
+        let request: AppendEntriesRequest<TypeConfig> = unpack(body)?;
+        if request.vote >= self.known() {
+            self.ear.hear(request.vote);
+        }
+        self.raft.append_entries(request).await.map(|answer| pack(&answer)).map_err(failed)
+    }
+
+    /// Answers with the term and leader that this node knows, which is higher if the sender leads no more.
+    fn beat(&self, body: &[u8]) -> Result<Bytes, PeerError> {
+        let beat: Beat = unpack(body)?;
+        let known = self.known();
+        if beat.vote >= known && !beat.is_probe {
+            self.ear.hear(beat.vote);
+        }
+        Ok(pack(&Beat { vote: known, is_probe: false }))
+    }
+
+    async fn vote(&self, body: &[u8]) -> Result<Bytes, PeerError> {
+        let request: VoteRequest<u64> = unpack(body)?;
+        self.raft.vote(request).await.map(|answer| pack(&answer)).map_err(failed)
+    }
+
+    fn canvass(&self, candidate: u64, body: &[u8]) -> Result<Bytes, PeerError> {
+        let canvass: Canvass = unpack(body)?;
+        let ours = self.log.last().map_err(|e| refuse(&e.to_string()))?;
+        let granted = !self.ear.has_leader() && canvass.last_log >= ours;
+        let is_member = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            metrics.membership_config.membership().get_node(&candidate).is_some()
+        };
+        Ok(pack(&Promise { granted, is_member }))
+    }
+
+    async fn stand(&self) -> Result<Bytes, PeerError> {
+        tracing::info!("the leader hands over to this node");
+        self.raft.trigger().elect().await.map(|()| pack(&())).map_err(failed)
+    }
+
+    async fn take_piece(&self, body: &[u8]) -> Result<Bytes, PeerError> {
+        let piece: SnapshotPiece = unpack(body)?;
+        let vote = self.known();
+        if piece.vote < vote {
+            return Ok(pack(&SnapshotResponse { vote }));
+        }
+        self.ear.hear(piece.vote);
+        let mut slot = self.arriving.lock().await;
+        let arrived = match self.add(&mut slot, piece).await {
+            Ok(arrived) => arrived,
+            Err(problem) => {
+                *slot = None;
+                return Err(problem);
+            }
+        };
+        match arrived {
+            None => Ok(pack(&SnapshotResponse { vote })),
+            Some((vote, meta, file)) => {
+                let left = file.clone();
+                let snapshot = Snapshot { meta, snapshot: Box::new(file) };
+                let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+                left.discard_unless_adopted();
+                installed.map(|answer| pack(&answer)).map_err(failed)
+            }
+        }
+    }
+
+    /// Adds a piece; the whole snapshot, if that was the last one.
+    async fn add(
+        &self,
+        slot: &mut Option<Arriving>,
+        piece: SnapshotPiece,
+    ) -> Result<Option<(Vote, SnapshotMeta<u64, Seat>, SnapshotFile)>, PeerError> {
+        let SnapshotPiece { vote, meta, offset, total, piece } = piece;
+        if piece.len() > PIECE || total > MAX_SNAPSHOT || offset.saturating_add(piece.len() as u64) > total {
+            return Err(refuse("a piece of a snapshot is larger than it may be"));
+        }
+        if offset == 0 {
+            let file = self.snapshots.receive().map_err(|e| refuse(&e.to_string()))?;
+            tracing::info!(bytes = total, "receiving a metadata snapshot");
+            *slot = Some(Arriving { meta: meta.clone(), vote, total, file });
+        }
+        let expected = slot.take().filter(|a| (a.vote, a.total) == (vote, total) && a.meta == meta);
+        let Some(mut arriving) = expected.filter(|a| a.file.bytes() == offset) else {
+            return Err(refuse("the pieces of a snapshot are out of order; begin again"));
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            arriving.file.add(&piece)?;
+            if arriving.file.bytes() < arriving.total {
+                return Ok((Some(arriving), None));
+            }
+            let Arriving { meta, vote, file, .. } = arriving;
+            Ok::<_, std::io::Error>((None, Some((vote, meta, file.finish()?))))
+        });
+        let (unfinished, whole) =
+            written.await.map_err(|e| refuse(&e.to_string()))?.map_err(|e| refuse(&e.to_string()))?;
+        *slot = unfinished;
+        Ok(whole)
+    }
+
+    /// Whom this node knows to lead, or to stand.
+    fn known(&self) -> Vote {
+        self.raft.metrics().borrow().vote
+    }
+}
+
+fn shown(name: PeerName) -> String {
+    format!("member {} of group {} (disk {})", name.id, name.group, name.life)
+}
+
+fn refuse(reason: &str) -> PeerError {
+    PeerError::Failed { reason: reason.into() }
+}
+
+fn failed(problem: impl std::fmt::Display) -> PeerError {
+    PeerError::Failed { reason: problem.to_string() }
+}

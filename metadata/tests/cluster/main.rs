@@ -1,0 +1,8 @@
+//! Clusters of metadata nodes within one process: real directories and real raft, over a network that can be cut.
+
+mod members;
+mod net;
+
+mod elections;
+mod membership;
+mod snapshots;
