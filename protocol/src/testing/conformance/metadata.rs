@@ -36,6 +36,27 @@ pub async fn metadata(service: Arc<dyn MetadataService>) {
     every_admitted_call_is_answered(&desk("admission")).await;
 }
 
+/// Checks that a retry never takes effect behind a later request of the same client, for services that keep the order of
+/// requests.
+///
+/// # Panics
+/// At the first broken promise.
+pub async fn metadata_keeps_the_order_of_requests(service: Arc<dyn MetadataService>) {
+    let desk = Desk { service, prefix: "conformance/requests/".into() };
+    let put = |client, sequence| Transaction {
+        operations: vec![desk.put("x", &format!("{client}#{sequence}"))],
+        conditions: Vec::new(),
+        request: Some(RequestId { client, sequence }),
+    };
+    let first = desk.transact(put(0xf1, 3)).await.expect("commits");
+    let later = desk.transact(put(0xf1, 5)).await.expect("commits");
+    let late = desk.transact(put(0xf1, 4)).await;
+    assert!(late.as_ref().is_err_and(MetadataError::is_overtaken), "{late:?}");
+    assert_eq!(desk.value("x").await, Some("241#5".into()), "nothing happened");
+    assert_eq!((desk.transact(put(0xf1, 3)).await, desk.transact(put(0xf1, 5)).await), (Ok(first), Ok(later)));
+    assert!(desk.transact(put(0xf2, 1)).await.is_ok(), "each client has an order of its own");
+}
+
 /// Checks that a session without heartbeats expires by itself, and one with heartbeats does not; for services that
 /// have a clock of their own.
 ///

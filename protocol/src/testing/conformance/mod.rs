@@ -14,7 +14,7 @@ mod peer;
 pub use bookie::{bookie, bookie_copies};
 pub use broker::broker;
 pub use coordinator::coordinator;
-pub use metadata::{metadata, metadata_sessions_expire};
+pub use metadata::{metadata, metadata_keeps_the_order_of_requests, metadata_sessions_expire};
 pub use peer::peer;
 
 use std::{future::Future, time::Duration};

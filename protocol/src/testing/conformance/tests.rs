@@ -6,6 +6,7 @@ use crate::testing::{FakeBookie, FakeCluster, FakeCoordinator, FakeDirectory, Fa
 #[tokio::test]
 async fn the_fake_metadata_service_conforms() {
     metadata(FakeMetadata::new().service()).await;
+    metadata_keeps_the_order_of_requests(FakeMetadata::new().service()).await;
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use self::{
     watches::{Request, Watches},
 };
 use super::{
+    check_message,
     hello::Guest,
     proto::{self, call::Kind},
 };
@@ -36,8 +37,8 @@ use crate::{
     service::{
         Answer,
         metadata::{
-            Consistency, MAX_TRANSACTION, MetadataError, MetadataService, Outcome, Scan, ScanPage, Transaction,
-            Versioned, WatchStream,
+            Consistency, MAX_KEY, MAX_TRANSACTION, MetadataError, MetadataService, Outcome, Scan, ScanPage,
+            Transaction, Versioned, WatchStream,
         },
         ready, reply,
     },
@@ -152,7 +153,11 @@ impl RemoteMetadata {
     }
 
     fn call(&self, kind: Kind, waiting: Waiting) {
-        let call = proto::Call { id: 0, kind: Some(kind) };
+        let call = proto::Call { id: u64::MAX, kind: Some(kind) };
+        // A message that no server reads would cost the whole stream, again and again.
+        if let Err(too_large) = check_message("request", &call) {
+            return waiting.fail(too_large);
+        }
         let room = self.room.take(call.encoded_len());
         let (Some(room), Some(kind)) = (room, call.kind) else {
             return waiting.give_up(false, "too many calls are waiting for an answer");
@@ -184,10 +189,8 @@ impl MetadataService for RemoteMetadata {
     }
 
     fn transact(&self, transaction: Transaction) -> Answer<Outcome, MetadataError> {
-        // The service refuses it too, but a message that no server reads would cost the whole stream.
-        let (size, limit) = (transaction.size(), MAX_TRANSACTION);
+        let (size, limit) = (transaction.size() as u64, MAX_TRANSACTION as u64);
         if size > limit {
-            let (size, limit) = (size as u64, limit as u64);
             return ready(Err(MetadataError::TooLarge { what: "transaction", size, limit }));
         }
         let (caller, answer) = reply();
@@ -196,6 +199,10 @@ impl MetadataService for RemoteMetadata {
     }
 
     fn watch(&self, prefix: String, after: Revision) -> Answer<WatchStream, MetadataError> {
+        let (size, limit) = (prefix.len() as u64, MAX_KEY as u64);
+        if size > limit {
+            return ready(Err(MetadataError::TooLarge { what: "key", size, limit }));
+        }
         let (caller, answer) = reply();
         let deadline = deadline(self.start, self.options.deadline);
         let open = Request::Open { prefix, after, caller, deadline, dropped: Arc::clone(&self.dropped) };

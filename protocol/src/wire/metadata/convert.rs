@@ -217,6 +217,8 @@ fn named(what: &str) -> &'static str {
         "key" => "key",
         "value" => "value",
         "transaction" => "transaction",
+        "answer" => "answer",
+        "event" => "event",
         _ => "request",
     }
 }

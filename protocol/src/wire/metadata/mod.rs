@@ -17,6 +17,8 @@ pub use client::{RemoteMetadata, RemoteOptions, RemoteQuorum};
 pub use memory::{MemoryLine, over_memory};
 pub use server::{Handles, MetadataServer, Serving};
 
+use crate::service::metadata::MetadataError;
+
 /// The version of `metadata.proto` that this build speaks.
 pub const WIRE_VERSION: u32 = 2;
 /// The most watches that one connection carries.
@@ -24,6 +26,15 @@ pub const MAX_WATCHES: usize = 1 << 18;
 
 /// The largest message: a full scan page or transaction with room to spare.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// Refuses a message that the other side would not read.
+fn check_message(what: &'static str, message: &impl prost::Message) -> Result<(), MetadataError> {
+    let (size, limit) = (message.encoded_len(), MAX_MESSAGE);
+    if size <= limit {
+        return Ok(());
+    }
+    Err(MetadataError::TooLarge { what, size: size as u64, limit: limit as u64 })
+}
 
 /// What is generated from `proto/metadata.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines, reason = "generated code")]

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     id::{Revision, SessionId},
     runtime::{TaskKind, Tasks},
-    service::metadata::{Consistency, MetadataError, MetadataService, Operation, Outcome, Transaction},
+    service::metadata::{Consistency, MetadataError, MetadataService, Operation, Outcome, Scan, Transaction},
     testing::{FakeMetadata, conformance},
 };
 use futures::StreamExt;
@@ -31,7 +31,8 @@ fn put(key: &str) -> Transaction {
 async fn a_remote_service_conforms_in_memory() {
     let (server, client) = (Tasks::default(), Tasks::default());
     let remote = over_memory(FakeMetadata::new().service(), options(), &server, &client);
-    conformance::metadata(Arc::new(remote)).await;
+    conformance::metadata(Arc::new(remote.clone())).await;
+    conformance::metadata_keeps_the_order_of_requests(Arc::new(remote)).await;
     assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
 }
 
@@ -129,5 +130,49 @@ async fn a_dropped_handle_still_finishes_its_calls_and_its_watches() {
     assert!(matches!(watch.next().await, Some(Ok(event)) if event.revision == Revision(1)));
     drop(watch);
     // Both tasks end although nobody tells them to: this group only waits.
+    assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn what_no_message_can_carry_is_refused_and_costs_nobody_else_anything() {
+    let (server, client) = (Tasks::default(), Tasks::default());
+    let fake = FakeMetadata::new();
+    let remote = over_memory(fake.service(), options(), &server, &client);
+    let endless = "k".repeat(MAX_MESSAGE);
+    let read = remote.get(endless.clone(), Consistency::Stale).await;
+    assert!(matches!(read, Err(MetadataError::TooLarge { what: "request", .. })), "{read:?}");
+    let watch = remote.watch(endless, Revision(0)).await.map(drop);
+    assert!(matches!(watch, Err(MetadataError::TooLarge { what: "key", .. })), "{watch:?}");
+    // So small that the transaction is within its limit, and so many that they are not within a message.
+    let dust = (0..1_100_000).map(|_| Operation::Sequence { name: "s".into(), count: u64::MAX }).collect();
+    let write = remote.transact(Transaction { operations: dust, ..Transaction::default() }).await;
+    assert!(matches!(write, Err(MetadataError::TooLarge { what: "request", .. })));
+    assert_eq!(fake.revision(), Revision(0));
+    assert!(remote.transact(put("a")).await.is_ok());
+    assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_page_that_no_message_can_carry_comes_in_parts() {
+    let (server, client) = (Tasks::default(), Tasks::default());
+    let fake = FakeMetadata::new();
+    let remote = over_memory(fake.service(), options(), &server, &client);
+    for n in 0..40 {
+        let large = Operation::Put { key: format!("{n:02}"), value: vec![0; 1 << 20].into(), session: None };
+        let write = Transaction { operations: vec![large], ..Transaction::default() };
+        fake.transact(write).await.expect("commits");
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let consistency = Consistency::Linearizable;
+        let page =
+            remote.scan(Scan { prefix: String::new(), after, limit: 10_000, consistency }).await.expect("answers");
+        seen.extend(page.items.into_iter().map(|item| item.key));
+        if !page.more {
+            break;
+        }
+        after = seen.last().cloned();
+    }
+    assert_eq!(seen, (0..40).map(|n| format!("{n:02}")).collect::<Vec<_>>());
     assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
 }

@@ -58,7 +58,8 @@ impl Waiting {
         self.fail(error);
     }
 
-    fn fail(self, error: MetadataError) {
+    /// Answers with an error.
+    pub(super) fn fail(self, error: MetadataError) {
         match self {
             Self::Value(caller) => caller.send(Err(error)),
             Self::Page(caller) => caller.send(Err(error)),

@@ -8,7 +8,7 @@ use crate::{
     id::Revision,
     service::metadata::{MetadataError, MetadataService, WatchStream},
     wire::metadata::{
-        MAX_WATCHES,
+        MAX_WATCHES, check_message,
         proto::{self, watch_answer::Kind as Told, watch_call::Kind},
     },
 };
@@ -133,9 +133,53 @@ fn tell(id: u64, events: WatchStream) -> impl Stream<Item = proto::WatchAnswer> 
         let mut events = events?;
         let ended = |error: MetadataError| Some((told(id, Told::Failed(error.into())), None));
         match events.next().await {
-            Some(Ok(event)) => Some((told(id, Told::Event(event.into())), Some(events))),
+            Some(Ok(event)) => {
+                let event = told(id, Told::Event(event.into()));
+                match check_message("event", &event) {
+                    Ok(()) => Some((event, Some(events))),
+                    Err(too_large) => ended(too_large),
+                }
+            }
             Some(Err(error)) => ended(error),
             None => ended(MetadataError::Unavailable { reason: "the watch ended without a word".into() }),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        service::metadata::{Change, WatchEvent},
+        wire::metadata::MAX_MESSAGE,
+    };
+
+    async fn told(events: Vec<Result<WatchEvent, MetadataError>>) -> Vec<Result<u64, MetadataError>> {
+        let told = tell(7, stream::iter(events).boxed()).collect::<Vec<_>>().await;
+        let said = told.into_iter().map(|told| match (told.id, told.kind) {
+            (7, Some(Told::Event(event))) => Ok(event.revision),
+            (7, Some(Told::Failed(error))) => Err(error.into()),
+            other => panic!("{other:?}"),
+        });
+        said.collect()
+    }
+
+    fn event(revision: u64, bytes: usize) -> Result<WatchEvent, MetadataError> {
+        Ok(WatchEvent { revision: Revision(revision), changes: vec![Change::Deleted("k".repeat(bytes))] })
+    }
+
+    #[tokio::test]
+    async fn a_watch_says_how_it_ends_and_then_nothing() {
+        let gone = MetadataError::Invalid("gone".into());
+        let ended = told(vec![event(1, 1), Err(gone.clone()), event(2, 1)]).await;
+        assert_eq!(ended, [Ok(1), Err(gone)]);
+        let silent = told(vec![event(1, 1)]).await;
+        assert!(matches!(&silent[..], [Ok(1), Err(MetadataError::Unavailable { .. })]), "{silent:?}");
+    }
+
+    #[tokio::test]
+    async fn an_event_that_no_message_can_carry_ends_its_own_watch() {
+        let ended = told(vec![event(1, MAX_MESSAGE), event(2, 1)]).await;
+        assert!(matches!(&ended[..], [Err(MetadataError::TooLarge { what: "event", .. })]), "{ended:?}");
+    }
 }
