@@ -3,6 +3,7 @@
 //! Owns the hand-over between the task that reads the connection and the one that reads the watch. The writing end never
 //! waits: a reader that falls behind loses its watch, and nobody else anything.
 
+use super::unavailable;
 use crate::{
     id::Revision,
     service::metadata::{Change, MetadataError, WatchEvent},
@@ -37,7 +38,7 @@ struct Buffer {
     waker: Option<Waker>,
 }
 
-/// The writing end.
+/// The writing end. Dropped, it says that the client is gone, so that no reader waits for a task that died.
 pub(super) struct Feed(Arc<Mutex<Buffer>>);
 
 /// The reading end: events, and at last an error.
@@ -73,8 +74,14 @@ impl Feed {
 
     /// Nothing follows but this.
     pub(super) fn end(self, error: MetadataError) {
+        self.0.lock().end = Some(error);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
         let mut buffer = self.0.lock();
-        buffer.end = Some(error);
+        buffer.end.get_or_insert_with(|| unavailable("the client is gone"));
         wake(&mut buffer);
     }
 }
@@ -150,6 +157,16 @@ mod tests {
         feed.end(MetadataError::Invalid("end".into()));
         assert_eq!((read(&mut reader), read(&mut reader)), (Some(Some(Ok(1))), Some(Some(Ok(2)))));
         assert_eq!(read(&mut reader), Some(Some(Err(MetadataError::Invalid("end".into())))));
+        assert_eq!(read(&mut reader), Some(None));
+    }
+
+    #[test]
+    fn a_writer_that_died_is_an_end_too() {
+        let (feed, mut reader) = ends();
+        feed.push(event(1, 1)).expect("room");
+        drop(feed);
+        assert_eq!(read(&mut reader), Some(Some(Ok(1))));
+        assert!(matches!(read(&mut reader), Some(Some(Err(MetadataError::Unavailable { .. })))));
         assert_eq!(read(&mut reader), Some(None));
     }
 

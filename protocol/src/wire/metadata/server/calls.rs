@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(cut(&page(vec![item(1); 10_000], true)), (10_000, true));
         assert_eq!(cut(&page(vec![item(1 << 20); 20], false)), (7, true));
         assert_eq!(cut(&page(vec![item(MAX_PAGE + 1), item(1)], false)), (1, true), "there is always progress");
-        let many = page(vec![item(0); 600_000], false);
+        let many = page(vec![item(0); 700_000], false);
         assert!(many.more && many.encoded_len() <= MAX_PAGE + ITEM_OVERHEAD);
     }
 
