@@ -37,8 +37,7 @@ impl Gauges {
             let raft = self.raft.metrics().borrow().clone();
             self.show_raft(&raft);
             self.show_lags(&raft, &mut lags);
-            let (revision, keys, sessions) =
-                self.applied.read(|s| (s.revision().0, s.key_count(), s.sessions().count()));
+            let (revision, keys, sessions) = self.applied.read(|s| (s.revision().0, s.key_count(), s.session_count()));
             self.metrics.revision.set(revision as f64);
             self.metrics.keys.set(keys as f64);
             self.metrics.sessions.set(sessions as f64);

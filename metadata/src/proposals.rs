@@ -20,7 +20,13 @@ use protocol::{
     runtime::Clock,
     service::metadata::{MetadataError, Outcome},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most bytes of calls that are worked off together.
@@ -45,6 +51,8 @@ pub(crate) struct Proposals {
     flights: Mutex<Arc<Semaphore>>,
     /// When the last batch was made.
     last_batch: Mutex<Duration>,
+    /// The last position whose digest the others were asked to compare.
+    audited: AtomicU64,
 }
 
 /// Who waits for a write.
@@ -54,6 +62,8 @@ enum Caller {
     Open(protocol::service::Reply<SessionId, MetadataError>, Duration),
     Close(protocol::service::Reply<(), MetadataError>, SessionId),
     Expiry(SessionId),
+    /// Nobody: the others compare their state with this node's.
+    Audit,
 }
 
 impl Caller {
@@ -62,7 +72,7 @@ impl Caller {
             Self::Transact(caller) => caller.send(reply.into_outcome()),
             Self::Open(caller, _) => caller.send(reply.into_session()),
             Self::Close(caller, _) => caller.send(reply.into_closed()),
-            Self::Expiry(_) => {}
+            Self::Expiry(_) | Self::Audit => {}
         }
     }
 
@@ -71,7 +81,7 @@ impl Caller {
             Self::Transact(caller) => caller.send(Err(error)),
             Self::Open(caller, _) => caller.send(Err(error)),
             Self::Close(caller, _) => caller.send(Err(error)),
-            Self::Expiry(_) => {}
+            Self::Expiry(_) | Self::Audit => {}
         }
     }
 }
@@ -90,7 +100,7 @@ impl Proposals {
     ) -> Self {
         let last_batch = Mutex::new(clock.monotonic());
         let flights = Mutex::new(Arc::new(Semaphore::new(FLIGHTS as usize)));
-        Self { raft, applied, leases, clock, metrics, deadline, flights, last_batch }
+        Self { raft, applied, leases, clock, metrics, deadline, flights, last_batch, audited: AtomicU64::new(0) }
     }
 
     /// This node begins to lead: time before that was measured by others.
@@ -124,6 +134,10 @@ impl Proposals {
         if commands.is_empty() {
             return;
         }
+        if let Some(audit) = self.audit() {
+            commands.push(audit);
+            waiting.push((Caller::Audit, now));
+        }
         self.metrics.batch.record(commands.len() as f64);
         self.metrics.commands.increment(commands.len() as u64);
         let batch = Batch::new(self.elapsed(now), &commands);
@@ -147,6 +161,13 @@ impl Proposals {
             this.finish(waiting, written);
             drop(room);
         });
+    }
+
+    /// Asks the others to compare their state, once for every position whose digest is noted. Travels with writes:
+    /// without any there is nothing new to compare.
+    fn audit(&self) -> Option<Command> {
+        let (index, digest) = self.applied.noted()?;
+        (self.audited.swap(index, Ordering::Relaxed) < index).then_some(Command::Audit { index, digest })
     }
 
     fn elapsed(&self, now: Duration) -> Duration {

@@ -171,7 +171,7 @@ impl Deps {
             age: self.written.age(now),
         });
         let (revision, keys, sessions) =
-            self.applied.read(|s| (s.revision(), s.key_count() as u64, s.sessions().count() as u64));
+            self.applied.read(|s| (s.revision(), s.key_count() as u64, s.session_count() as u64));
         Ok(QuorumStatus {
             node: self.me,
             group,
@@ -187,7 +187,7 @@ impl Deps {
             watches: self.applied.watches() as u64,
             log_bytes: self.store.log_bytes(),
             snapshot,
-            audited: None,
+            audited: self.applied.audited(),
         })
     }
 

@@ -6,7 +6,7 @@
 //! heard.
 
 use crate::{
-    applied::Applied,
+    applied::{Applied, Divergence},
     election::{campaign::voters, contacts::Contacts, ear::Ear},
     raft::{Raft, RaftMetrics, Seat, network::Voice},
     sessions::Leases,
@@ -68,7 +68,8 @@ pub(crate) struct RoleKeeper {
 }
 
 impl RoleKeeper {
-    /// Follows raft until `stopping`; an error is the end of raft itself, above all of its disk.
+    /// Follows raft until `stopping`; an error is the end of raft itself, above all of its disk, or a state that is not
+    /// the leader's.
     pub(crate) async fn run(self, stopping: CancellationToken) -> Result<(), String> {
         let mut metrics = self.raft.metrics();
         let mut look = tokio::time::interval(LOOK);
@@ -81,10 +82,20 @@ impl RoleKeeper {
                 self.applied.close();
                 return Err(format!("the metadata service cannot go on: {problem}"));
             }
+            if let Some(Divergence { index, ours, leaders }) = self.applied.divergence() {
+                self.role.send_replace(Role::Nobody);
+                return Err(format!(
+                    "after log entry {index} the state of this node ({ours:016x}) is not the leader's ({leaders:016x}); \
+                     keep its directory for whoever looks into it, remove the node and join again on an empty one"
+                ));
+            }
             let role = self.judge(&now);
             match role {
                 Role::Leads { term } if !self.is_leading_in(term) => self.take_office(term).await,
                 _ => self.tell(role),
+            }
+            if !self.role.borrow().leads() {
+                self.leases.lock().suspend();
             }
             tokio::select! {
                 () = stopping.cancelled() => return Ok(()),
@@ -121,7 +132,8 @@ impl RoleKeeper {
     async fn take_office(&self, term: u64) {
         match tokio::time::timeout(Duration::from_secs(1), self.raft.ensure_linearizable()).await {
             Ok(Ok(_)) => {
-                let sessions = self.applied.read(|state| state.sessions().collect::<Vec<_>>());
+                let sessions: Vec<_> = self.applied.read(|state| state.sessions().collect());
+                let sessions = sessions.into_iter().map(|(id, ttl_ms)| (id, Duration::from_millis(ttl_ms)));
                 self.leases.lock().reset(sessions, self.session_clock.monotonic());
                 tracing::info!(term, "this node leads the metadata service");
                 self.tell(Role::Leads { term });

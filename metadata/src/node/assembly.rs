@@ -209,7 +209,8 @@ impl Parts {
             tasks: self.tasks.child(),
             exit,
         };
-        let expiry = Expiry::new(Arc::clone(&self.leases), Arc::clone(&self.clock), self.service.entrance.clone());
+        let (leases, applied) = (Arc::clone(&self.leases), Arc::clone(&self.applied));
+        let expiry = Expiry::new(leases, applied, Arc::clone(&self.clock), self.service.entrance.clone());
         let stopping = self.tasks.stopping();
         self.tasks.spawn(TaskKind::Vital, "metadata router", router.run(stopping.clone()));
         self.tasks.spawn(TaskKind::Vital, "metadata session expiry", expiry.run(stopping));

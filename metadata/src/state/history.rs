@@ -45,32 +45,45 @@ impl History {
     /// Takes the next transaction.
     pub(super) fn push(&mut self, event: WatchEvent) {
         debug_assert_eq!(event.revision.0, self.oldest.0 + self.events.len() as u64 + 1, "history is dense");
-        self.bytes += size(&event);
+        self.bytes += Self::size(&event);
         self.events.push_back(Arc::new(event));
         while self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
             let Some(gone) = self.events.pop_front() else { break };
-            self.bytes -= size(&gone);
+            self.bytes -= Self::size(&gone);
             self.oldest = gone.revision;
         }
+    }
+
+    /// The transactions after `revision`, in order.
+    ///
+    /// # Errors
+    /// Some of them are no longer kept; the oldest revision that can be continued from.
+    pub fn after(&self, revision: Revision) -> Result<impl Iterator<Item = &Arc<WatchEvent>>, Revision> {
+        if revision < self.oldest {
+            return Err(self.oldest);
+        }
+        let skip = usize::try_from(revision.0 - self.oldest.0).unwrap_or(usize::MAX);
+        Ok(self.events.range(skip.min(self.events.len())..))
     }
 
     /// Up to `limit` transactions after `revision`.
     #[must_use]
     pub fn since(&self, revision: Revision, limit: usize) -> Since {
-        if revision < self.oldest {
-            return Since::Compacted { oldest: self.oldest };
+        match self.after(revision) {
+            Ok(events) => Since::Events(events.take(limit).cloned().collect()),
+            Err(oldest) => Since::Compacted { oldest },
         }
-        let skip = (revision.0 - self.oldest.0) as usize;
-        Since::Events(self.events.iter().skip(skip).take(limit).cloned().collect())
     }
-}
 
-fn size(event: &WatchEvent) -> usize {
-    let of = |change: &Change| match change {
-        Change::Put(item) => item.key.len() + item.value.len(),
-        Change::Deleted(key) => key.len(),
-    };
-    event.changes.iter().map(of).sum()
+    /// What a transaction counts for: the bytes of the keys and values that it changed.
+    #[must_use]
+    pub fn size(event: &WatchEvent) -> usize {
+        let of = |change: &Change| match change {
+            Change::Put(item) => item.key.len() + item.value.len(),
+            Change::Deleted(key) => key.len(),
+        };
+        event.changes.iter().map(of).sum()
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ pub const MAX_KEY: usize = 1024;
 pub const MAX_VALUE: usize = 1024 * 1024;
 /// The largest transaction, in bytes of keys and values.
 pub const MAX_TRANSACTION: usize = 4 * 1024 * 1024;
+/// The most keys that live with one session.
+pub const MAX_SESSION_KEYS: u64 = 10_000;
+/// The most bytes of keys and values that live with one session.
+pub const MAX_SESSION_BYTES: u64 = 4 * 1024 * 1024;
 /// The most items of one scan page.
 pub const MAX_SCAN: u32 = 10_000;
 
