@@ -1,5 +1,6 @@
 //! What is refused before it is proposed: sizes and ranges of the contract. The state machine itself accepts whatever
-//! was committed, so that a changed limit never changes the meaning of an old log.
+//! was committed, so that a changed limit never changes the meaning of an old log. Only limits that depend on the state
+//! are its own: what a session may hold, and which answers are kept for retries.
 
 use crate::sessions::{MAX_TTL, MIN_TTL};
 use protocol::service::metadata::{

@@ -152,6 +152,27 @@ fn an_idle_watch_follows_along_and_only_one_that_missed_its_own_is_ended() {
 }
 
 #[test]
+fn a_watch_that_is_not_read_holds_little_and_loses_nothing_of_others() {
+    let applied = fresh();
+    write(&applied, "a/1");
+    foreign(&applied, 5_000);
+    let mut early = watch(&applied, "a/", 0);
+    foreign(&applied, 80_000);
+    assert_eq!((change(&mut early), change(&mut early)), (Some(1), None), "all of the past was looked through");
+    // More of its own than it takes at once: the rest stays in the history, as long as that keeps it.
+    let mut slow = watch(&applied, "a/", 85_001);
+    (0..1_000).for_each(|_| write(&applied, "a/2"));
+    assert_eq!(change(&mut slow), Some(85_002));
+    foreign(&applied, 80_000);
+    let mut seen = 1;
+    while let Some(Ok(event)) = now(&mut slow) {
+        seen += usize::from(!event.changes.is_empty());
+    }
+    assert_eq!(seen, 256, "and then it is told what it missed");
+    assert!(slow.next().now_or_never().expect("ended").is_none());
+}
+
+#[test]
 fn a_watch_that_is_ahead_waits_and_reports_nothing_that_was_seen() {
     let applied = fresh();
     write(&applied, "a");

@@ -29,6 +29,8 @@ pub(super) struct Watcher {
     /// The last revision that the caller was told of.
     told: Revision,
     ready: VecDeque<Arc<WatchEvent>>,
+    /// Bytes of what is ready.
+    bytes: usize,
     ended: bool,
 }
 
@@ -38,18 +40,8 @@ impl Drop for Watcher {
     }
 }
 
-/// What a watch finds when it looks.
-enum Look {
-    /// Transactions of its own, or at least one more thing to look at.
-    More,
-    /// Nothing of its own, but it is to say where it is.
-    Progress(Revision),
-    /// Nothing yet.
-    Nothing,
-}
-
 impl Watcher {
-    /// Opens a watch. What lies in the past is looked through at once, so that a caller who does not poll yet misses
+    /// Opens a watch. What lies in the past is looked through at once, so that a caller who does not read yet misses
     /// nothing because of others.
     pub(super) fn open(applied: &Arc<Applied>, prefix: String, after: Revision) -> Result<WatchStream, MetadataError> {
         let interest = {
@@ -57,82 +49,79 @@ impl Watcher {
             applied.interests.lock().open(prefix, after, state.revision())
         };
         let applied = Arc::clone(applied);
-        let mut watcher = Self { applied, interest, told: after, ready: VecDeque::new(), ended: false };
-        while watcher.ready.is_empty() && watcher.interest.pending().is_some() {
-            watcher.take()?;
-        }
+        let mut watcher = Self { applied, interest, told: after, ready: VecDeque::new(), bytes: 0, ended: false };
+        watcher.catch_up()?;
         Ok(Box::pin(futures::stream::unfold(watcher, Self::next)))
     }
 
     async fn next(mut self) -> Option<(Result<WatchEvent, MetadataError>, Self)> {
-        if self.ended {
-            return None;
-        }
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.told = event.revision;
-                return Some((Ok(self.interest.shown(&event)), self));
-            }
-            match self.look() {
-                Ok(Look::More) => {}
-                Ok(Look::Progress(revision)) => {
-                    self.told = revision;
-                    return Some((Ok(WatchEvent { revision, changes: Vec::new() }), self));
+        while !self.ended {
+            match self.now() {
+                Ok(Some(event)) => {
+                    self.told = event.revision;
+                    return Some((Ok(event), self));
                 }
-                Ok(Look::Nothing) => self.interest.rings().await,
+                Ok(None) => self.interest.rings().await,
                 Err(problem) => {
                     self.ended = true;
                     return Some((Err(problem), self));
                 }
             }
         }
+        None
     }
 
-    fn look(&mut self) -> Result<Look, MetadataError> {
-        if self.interest.pending().is_some() {
-            self.take()?;
-            return Ok(Look::More);
+    /// What there is to tell now; if nothing, the bell will ring.
+    fn now(&mut self) -> Result<Option<WatchEvent>, MetadataError> {
+        if self.ready.is_empty() {
+            self.catch_up()?;
+        }
+        if let Some(event) = self.ready.pop_front() {
+            self.bytes -= History::size(&event);
+            return Ok(Some(self.interest.shown(&event)));
         }
         let state = self.applied.state.read();
-        // Asked again under the lock: from here on nothing concerns the watch up to the state's revision.
         if self.interest.pending().is_some() {
-            return Ok(Look::More);
+            return Ok(None);
         }
         if self.applied.closed.load(Ordering::Relaxed) {
             return Err(MetadataError::Unavailable { reason: "the metadata service is shutting down".into() });
         }
+        // Nothing up to here concerns the watch, and it says so if it is its turn.
         let revision = state.revision();
-        Ok(if self.interest.take_due() && revision > self.told { Look::Progress(revision) } else { Look::Nothing })
+        let is_progress = self.interest.take_due() && revision > self.told;
+        Ok(is_progress.then(|| WatchEvent { revision, changes: Vec::new() }))
     }
 
-    /// Takes what concerns the watch from the history.
+    /// Looks through the history until all is seen or enough is ready.
+    fn catch_up(&mut self) -> Result<(), MetadataError> {
+        while self.has_room() && self.interest.pending().is_some() {
+            self.take()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what concerns the watch from the next piece of the history.
     fn take(&mut self) -> Result<(), MetadataError> {
         let state = self.applied.state.read();
         let Some(pending) = self.interest.pending() else { return Ok(()) };
-        let next = take(state.history(), Revision(pending.0 - 1), &self.interest, &mut self.ready)?;
-        self.interest.took(next);
+        let asked = Revision(pending.0 - 1);
+        let events = state.history().after(asked).map_err(|oldest| MetadataError::Compacted { asked, oldest })?;
+        for (looked, event) in events.enumerate() {
+            if looked == LOOK_EVENTS || !self.has_room() {
+                self.interest.took(Some(event.revision));
+                return Ok(());
+            }
+            if self.interest.concerns(event) {
+                self.bytes += History::size(event);
+                self.ready.push_back(Arc::clone(event));
+            }
+        }
+        self.interest.took(None);
         Ok(())
     }
-}
 
-/// Takes the transactions that concern a watch after `from`. The first revision that was not looked at; `None` if there
-/// is none.
-fn take(
-    history: &History,
-    from: Revision,
-    interest: &Interest,
-    ready: &mut VecDeque<Arc<WatchEvent>>,
-) -> Result<Option<Revision>, MetadataError> {
-    let events = history.after(from).map_err(|oldest| MetadataError::Compacted { asked: from, oldest })?;
-    let mut bytes = 0;
-    for (looked, event) in events.enumerate() {
-        if looked == LOOK_EVENTS || ready.len() == TAKE_EVENTS || bytes >= TAKE_BYTES {
-            return Ok(Some(event.revision));
-        }
-        if interest.concerns(event) {
-            bytes += History::size(event);
-            ready.push_back(Arc::clone(event));
-        }
+    fn has_room(&self) -> bool {
+        self.ready.len() < TAKE_EVENTS && self.bytes < TAKE_BYTES
     }
-    Ok(None)
 }

@@ -58,7 +58,7 @@ impl Hashed for Item {
     }
 }
 
-/// Everything the metadata service knows. A copy costs next to nothing: it shares all that stays the same.
+/// Everything the metadata service knows. Its maps are copied by sharing ([`State::image`]).
 #[derive(Debug, Clone, Default)]
 pub struct State {
     revision: Revision,
@@ -151,7 +151,16 @@ impl State {
     /// A copy without the history, for a snapshot. It is made at once, however large the state is.
     #[must_use]
     pub fn image(&self) -> Self {
-        Self { history: History::starting_at(self.revision), ..self.clone() }
+        Self {
+            revision: self.revision,
+            uptime_ms: self.uptime_ms,
+            last_session: self.last_session,
+            keys: self.keys.clone(),
+            sequences: self.sequences.clone(),
+            sessions: self.sessions.clone(),
+            dedupe: self.dedupe.clone(),
+            history: History::starting_at(self.revision),
+        }
     }
 
     /// The state of a backup, made fit to go on from: revisions, sessions and sequences continue 2^32 further on, so

@@ -2,11 +2,11 @@
 //! if a copy of the map still needs them, and changes them in place if not.
 //!
 //! A copy is one reference count, however large the map is. So a snapshot takes the state as it is and writes it while
-//! newer commands are applied. No node has more than [`MAX`] entries, none but
-//! the root is empty, and all leaves are equally deep.
+//! newer commands are applied. No node has more than [`MAX`] entries, none but the root is empty, and all leaves are
+//! equally deep.
 //!
-//! Measured against `imbl` and a `BTreeMap` of shared pages with a million keys, this one reads and writes fastest and
-//! takes the least memory (BENCHMARKS.md, "Metadata state").
+//! Written here and not taken from `imbl`, the best of its kind: with a million keys this one is as fast or faster and
+//! takes no more memory, without unsafe code and its ten crates.
 
 use std::{borrow::Borrow, cmp::Ordering, ops::Bound, slice, sync::Arc};
 
@@ -25,10 +25,13 @@ pub(super) struct Tree<K, V> {
 #[derive(Debug, Clone)]
 enum Node<K, V> {
     Leaf(Vec<(K, V)>),
-    /// Each child with a bound: a key that is not above any of its own, and above all of the child before. The bound of
-    /// the first child means nothing, it takes all that is below the second.
-    Branch(Vec<(K, Arc<Node<K, V>>)>),
+    /// Each child with a bound: a key that is not above any of its own, and above all of the child before. The first
+    /// child takes whatever is below the second, also what is below its own bound; that happens only at the low end of
+    /// the whole map.
+    Branch(Vec<Child<K, V>>),
 }
+
+type Child<K, V> = (K, Arc<Node<K, V>>);
 
 impl<K, V> Clone for Tree<K, V> {
     fn clone(&self) -> Self {
@@ -38,7 +41,13 @@ impl<K, V> Clone for Tree<K, V> {
 
 impl<K, V> Default for Tree<K, V> {
     fn default() -> Self {
-        Self { root: Arc::new(Node::Leaf(Vec::new())), len: 0 }
+        Self { root: Arc::default(), len: 0 }
+    }
+}
+
+impl<K, V> Default for Node<K, V> {
+    fn default() -> Self {
+        Self::Leaf(Vec::new())
     }
 }
 
@@ -136,9 +145,9 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         self.get(key)?;
         let removed = remove(&mut self.root, key);
         while let Node::Branch(children) = &*self.root
-            && let [(_, only)] = &children[..]
+            && children.len() < 2
         {
-            self.root = Arc::clone(only);
+            self.root = children.first().map(|(_, only)| Arc::clone(only)).unwrap_or_default();
         }
         self.len -= usize::from(removed.is_some());
         removed
@@ -197,7 +206,7 @@ fn put<K: Clone, T>(entries: &mut Vec<(K, T)>, at: usize, entry: (K, T)) -> Opti
     Some(upper)
 }
 
-type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
+type Split<K, V> = Option<Child<K, V>>;
 
 /// What the key held, and the upper part of the node if it was cut in two.
 fn insert<K: Ord + Clone, V: Clone>(node: &mut Arc<Node<K, V>>, key: K, value: V) -> (Option<V>, Split<K, V>) {
@@ -233,11 +242,21 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
     }
 }
 
-/// Joins the child at `at` with a neighbour if both have become small, or one is empty.
-fn join<K: Clone, V: Clone>(children: &mut Vec<(K, Arc<Node<K, V>>)>, at: usize) {
+/// Drops the child at `at` if it is empty, and joins it with a neighbour if both have become small.
+fn join<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, at: usize) {
+    if children[at].1.len() == 0 {
+        let (low, _) = children.remove(at);
+        // Its keys now belong to the child before it, or, if it was the first, to the one that is first from now on.
+        if at == 0
+            && let Some(first) = children.first_mut()
+        {
+            first.0 = low;
+        }
+        return;
+    }
     let fits = |left: usize| {
-        let pair = children.get(left..left + 2).map(|pair| (pair[0].1.len(), pair[1].1.len()));
-        pair.is_some_and(|(left, right)| left + right <= FEW || left == 0 || right == 0)
+        let pair = children.get(left..left + 2);
+        pair.is_some_and(|pair| pair[0].1.len() + pair[1].1.len() <= FEW)
     };
     let Some(left) = [Some(at), at.checked_sub(1)].into_iter().flatten().find(|left| fits(*left)) else { return };
     let (_, right) = children.remove(left + 1);
@@ -254,7 +273,7 @@ fn join<K: Clone, V: Clone>(children: &mut Vec<(K, Arc<Node<K, V>>)>, at: usize)
 #[derive(Debug)]
 pub(super) struct Iter<'a, K, V> {
     /// What follows, from the root down.
-    above: Vec<slice::Iter<'a, (K, Arc<Node<K, V>>)>>,
+    above: Vec<slice::Iter<'a, Child<K, V>>>,
     leaf: slice::Iter<'a, (K, V)>,
 }
 
@@ -314,12 +333,20 @@ fn check<K: Ord + Clone, V>(node: &Node<K, V>, depth: usize, depths: &mut std::c
         Node::Branch(children) => {
             assert!(children.iter().all(|(_, child)| child.len() > 0), "no node is empty");
             for (low, child) in children.iter().skip(1) {
-                assert!(child.low().is_some_and(|first| first >= *low), "no child begins below its bound");
+                assert!(lowest(child) >= Some(low), "no child begins below its bound");
             }
             for (_, child) in children {
                 check(child, depth + 1, depths);
             }
         }
+    }
+}
+
+#[cfg(test)]
+fn lowest<K, V>(node: &Node<K, V>) -> Option<&K> {
+    match node {
+        Node::Leaf(items) => items.first().map(|(key, _)| key),
+        Node::Branch(children) => children.first().and_then(|(_, child)| lowest(child)),
     }
 }
 
@@ -384,6 +411,40 @@ mod tests {
         }
     }
 
+    /// Numbers that look random, and are the same in every run.
+    fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        }
+    }
+
+    #[test]
+    fn it_behaves_like_a_btreemap_while_it_grows_and_shrinks() {
+        const KEYS: u64 = 50_000;
+        let (mut tree, mut model) = (Tree::default(), BTreeMap::new());
+        let mut number = numbers(7);
+        for phase in 0..40 {
+            // Runs of keys go and single ones come, or the other way round.
+            let is_growing = phase % 4 < 2;
+            for _ in 0..800 {
+                let (from, value) = (number(KEYS), number(1 << 30));
+                let run = if number(8) == 0 { 100 } else { 4 };
+                let (coming, going) = if is_growing { (run, 1) } else { (1, 5 * run) };
+                for key in from..from + coming {
+                    assert_eq!(tree.insert(key, value), model.insert(key, value));
+                }
+                let from = number(KEYS);
+                for key in from..from + going {
+                    assert_eq!(tree.remove(&key), model.remove_entry(&key));
+                }
+            }
+            tree.check();
+            assert!(tree.iter().eq(model.iter()), "phase {phase}");
+            assert!(model.keys().all(|key| tree.get(key) == model.get(key)), "phase {phase}");
+        }
+    }
+
     #[test]
     fn keys_in_order_fill_their_nodes() {
         let mut tree = Tree::default();
@@ -430,6 +491,25 @@ mod tests {
         let before = tree.clone();
         assert_eq!(tree.remove(&1_000_000), None);
         assert!(Arc::ptr_eq(&before.root, &tree.root));
+    }
+
+    #[test]
+    fn an_empty_node_goes_with_all_that_held_nothing_else() {
+        let last = (MAX * MAX) as u64;
+        let mut tree: Tree<u64, ()> = Tree::default();
+        for n in 0..=last {
+            tree.insert(n, ());
+        }
+        let Node::Branch(top) = &*tree.root else { panic!("three levels") };
+        assert_eq!(top.iter().map(|(_, child)| child.len()).collect::<Vec<_>>(), [MAX, 1]);
+        tree.remove(&last);
+        tree.check();
+        assert_eq!(tree.root.len(), MAX, "one level less");
+        for n in 0..last {
+            tree.remove(&n);
+            tree.check();
+        }
+        assert_eq!(tree.len(), 0);
     }
 
     #[test]
