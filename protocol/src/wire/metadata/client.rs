@@ -153,7 +153,7 @@ impl RemoteMetadata {
     }
 
     fn call(&self, kind: Kind, waiting: Waiting) {
-        let call = proto::Call { id: u64::MAX, kind: Some(kind) };
+        let call = proto::Call { id: 0, kind: Some(kind) };
         // A message that no server reads would cost the whole stream, again and again.
         if let Err(too_large) = check_message("request", &call) {
             return waiting.fail(too_large);

@@ -27,9 +27,12 @@ pub const MAX_WATCHES: usize = 1 << 18;
 /// The largest message: a full scan page or transaction with room to spare.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
+/// What is added to a message after it was checked: the ids of calls and requests.
+const ENVELOPE: usize = 1024;
+
 /// Refuses a message that the other side would not read.
 fn check_message(what: &'static str, message: &impl prost::Message) -> Result<(), MetadataError> {
-    let (size, limit) = (message.encoded_len(), MAX_MESSAGE);
+    let (size, limit) = (message.encoded_len(), MAX_MESSAGE - ENVELOPE);
     if size <= limit {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use futures::{
 };
 use prost::Message;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::coop::unconstrained, time::timeout};
 use tonic::{Status, Streaming};
 
 /// The most bytes, and the most calls, of one stream that are worked on at a time; then no more are read.
@@ -47,7 +47,9 @@ pub(super) async fn work(serving: Arc<Serving>, mut calls: Streaming<proto::Call
                 bytes += size;
                 pending.push(make(&*service, call.kind).map(move |done| (id, size, done)).boxed());
             }
-            Some((id, size, done)) = pending.next() => {
+            // Outside of tokio's budget: when that is used up, all calls would be looked at in vain. Each answer that is
+            // sent still gives way to others.
+            Some((id, size, done)) = unconstrained(pending.next()) => {
                 bytes -= size;
                 if send(&answers, id, done).await.is_none() {
                     return;

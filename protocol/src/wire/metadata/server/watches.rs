@@ -18,7 +18,7 @@ use futures::{
     stream::{self, BoxStream, SelectAll},
 };
 use std::{collections::HashMap, sync::Arc};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::coop::unconstrained, time::timeout};
 use tonic::{Status, Streaming};
 
 /// Watches that were refused and not yet told so; then no more calls are read.
@@ -39,7 +39,9 @@ pub(super) async fn work(serving: Arc<Serving>, mut calls: Streaming<proto::Watc
                     return;
                 }
             }
-            Some(told) = watches.told.next(), if next.is_none() => {
+            // Outside of tokio's budget: when that is used up, thousands of watches would be looked at in vain, again and
+            // again. What is told still takes a permit each, and so gives way to others.
+            Some(told) = unconstrained(watches.told.next()), if next.is_none() => {
                 watches.forget_ended(&told);
                 next = Some(told);
             }
