@@ -1,19 +1,17 @@
 //! Fetching entries that are missing or damaged here from other members of their ensembles.
 //!
-//! Owns the order in which members are asked and what counts as having been fetched: an entry that is durable here, by a
-//! recovery add, which also replaces a damaged copy. Never touches metadata. Keeps to a pace, one answer at a time.
+//! Owns the order in which members are asked, and goes on behind an entry that no member gives. The entries come through
+//! [`Copy`], as recovery adds, which also replace damaged copies. Never touches metadata. Keeps to a pace.
 
 use crate::{
+    copy::{Copy, NoSource, Route},
     pace::Pace,
-    service::{COPY, Service, in_time},
+    service::Service,
 };
 use protocol::{
     id::EntryId,
-    ledger::{
-        entry::SealedEntry,
-        metadata::{BookieMember, LedgerMetadata},
-    },
-    service::bookie::{AddEntry, BookieError, BookieService, ReadEntries},
+    ledger::metadata::{BookieMember, LedgerMetadata},
+    service::bookie::BookieError,
 };
 use std::{ops::RangeInclusive, sync::Weak};
 
@@ -61,84 +59,73 @@ impl Fetcher {
         ledger: &LedgerMetadata,
         entries: RangeInclusive<u64>,
     ) -> Result<Fetched, BookieError> {
-        let (mut done, last) = (Fetched::default(), *entries.end());
-        let mut next = Some(*entries.start()).filter(|first| *first <= last);
-        while let Some(first) = next {
-            match self.ask(ledger, first).await {
-                Ok(run) => {
-                    let wanted = run.into_iter().take_while(|entry| entry.entry().0 <= last);
-                    let (count, bytes) = self.store(ledger, wanted.collect()).await?;
-                    (done.entries, done.bytes) = (done.entries + count, done.bytes + bytes);
-                    next = first.checked_add(count).filter(|next| *next <= last);
-                    self.pace.spend(bytes).await;
-                }
-                // Nobody can be reached, so the others will not come either.
-                Err(problem @ BookieError::Unavailable { .. }) => {
-                    done.miss(first..=last, problem);
-                    return Ok(done);
-                }
-                Err(problem) => {
-                    done.miss(first..=first, problem);
-                    next = first.checked_add(1).filter(|next| *next <= last);
-                }
-            }
+        let mut done = Fetched::default();
+        for run in by_ensemble(ledger, &entries) {
+            self.fetch_from(ledger, run, &mut done).await?;
         }
         Ok(done)
     }
 
-    /// A run of good entries that begins with `first`, from whichever member has it. If none has, "unavailable" only if
-    /// every one was.
-    async fn ask(&self, ledger: &LedgerMetadata, first: u64) -> Result<Vec<SealedEntry>, BookieError> {
-        let ours = self.service.0.member;
-        let peers = self.service.0.peers.get().and_then(Weak::upgrade);
-        let mut said = BookieError::Unavailable { reason: "there is no other bookie to ask".into() };
-        let Some(peers) = peers else { return Err(said) };
-        let ensemble = ledger.ensemble_of(EntryId(first));
-        let others: Vec<BookieMember> = ensemble.iter().copied().filter(|member| member.id != ours.id).collect();
-        // Ledgers begin with different members, so that not all of a healing rests on one.
-        let from = (ledger.id.0 % others.len().max(1) as u64) as usize;
-        for member in others[from..].iter().chain(&others[..from]) {
-            let read = ReadEntries {
-                member: *member,
-                ledger: ledger.id,
-                first: EntryId(first),
-                max_count: COPY.0,
-                max_bytes: COPY.1,
-                fence: None,
-            };
-            let problem = match in_time(peers.bookie(*member).read_entries(read)).await {
-                Ok(run) => {
-                    let places = run
-                        .entries
-                        .iter()
-                        .zip(first..)
-                        .take_while(|(entry, id)| (entry.ledger(), entry.entry()) == (ledger.id, EntryId(*id)));
-                    let good: Vec<SealedEntry> = places.map(|(entry, _)| entry.clone()).collect();
-                    if !good.is_empty() {
-                        return Ok(good);
-                    }
-                    BookieError::Unknown { reason: format!("bookie {member} answered with other entries") }
+    /// Fetches a run that one ensemble holds.
+    async fn fetch_from(
+        &mut self,
+        ledger: &LedgerMetadata,
+        entries: RangeInclusive<u64>,
+        done: &mut Fetched,
+    ) -> Result<(), BookieError> {
+        let service = self.service.clone();
+        let Some(peers) = service.0.peers.get().and_then(Weak::upgrade) else {
+            done.miss(entries, BookieError::Unavailable { reason: "this bookie knows no others".into() });
+            return Ok(());
+        };
+        let (member, last) = (service.0.member, *entries.end());
+        let sources = sources(ledger, EntryId(*entries.start()), member);
+        let (ledger, key) = (ledger.id, ledger.key);
+        let mut copy = Copy::new(Route { bookie: &service, member, peers: &*peers, ledger, key, sources });
+        copy.begin(entries);
+        loop {
+            match copy.next().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(part)) => {
+                    (done.entries, done.bytes) = (done.entries + part.entries(), done.bytes + part.bytes());
+                    // What it costs in time counts from here, so that a slow disk does not pay twice.
+                    let ((), stored) = tokio::join!(self.pace.spend(part.bytes()), copy.store(part));
+                    stored?;
                 }
-                Err(problem) => problem,
-            };
-            if !matches!(problem, BookieError::Unavailable { .. }) {
-                said = problem;
+                Err(NoSource { entry: EntryId(first), problem, .. }) => {
+                    // Where nobody can be reached, the others will not come either.
+                    let is_alone = matches!(problem, BookieError::Unavailable { .. });
+                    let missing = first..=if is_alone { last } else { first };
+                    let next = missing.end().saturating_add(1);
+                    done.miss(missing, problem);
+                    if next > last || is_alone {
+                        return Ok(());
+                    }
+                    copy.begin(next..=last);
+                }
             }
         }
-        Err(said)
     }
+}
 
-    /// Stores a run durably; how many entries and bytes.
-    async fn store(&self, ledger: &LedgerMetadata, run: Vec<SealedEntry>) -> Result<(u64, u64), BookieError> {
-        let (count, bytes) = (run.len() as u64, run.iter().map(|entry| entry.bytes().len() as u64).sum());
-        let (member, key) = (self.service.0.member, ledger.key);
-        let add = |entry| self.service.add_entry(AddEntry { member, key, recovery: true, entry });
-        let adds: Vec<_> = run.into_iter().map(add).collect();
-        for add in adds {
-            add.await?;
-        }
-        Ok((count, bytes))
+/// A run of entries, cut where the ensemble changes.
+fn by_ensemble(ledger: &LedgerMetadata, entries: &RangeInclusive<u64>) -> Vec<RangeInclusive<u64>> {
+    let cuts = ledger.fragments.iter().map(|fragment| fragment.first_entry.0);
+    let mut runs = vec![entries.clone()];
+    for cut in cuts.filter(|cut| cut > entries.start() && cut <= entries.end()) {
+        let begun = runs.pop().map_or(cut, |run| *run.start());
+        runs.extend([begun..=cut - 1, cut..=*entries.end()]);
     }
+    runs
+}
+
+/// The other members that hold an entry. Ledgers begin with different ones, so that not all of a healing rests on one.
+fn sources(ledger: &LedgerMetadata, entry: EntryId, ours: BookieMember) -> Vec<BookieMember> {
+    let ensemble = ledger.ensemble_of(entry).iter().copied();
+    let mut others: Vec<BookieMember> = ensemble.filter(|member| member.id != ours.id).collect();
+    let from = (ledger.id.0 % others.len().max(1) as u64) as usize;
+    others.rotate_left(from);
+    others
 }
 
 #[cfg(test)]
@@ -152,7 +139,7 @@ mod tests {
     use protocol::{
         id::LedgerId,
         runtime::SystemClock,
-        service::directory::BookieDirectory,
+        service::{bookie::AddEntry, directory::BookieDirectory},
         testing::{FakeBookie, FakeDirectory},
     };
     use std::sync::Arc;

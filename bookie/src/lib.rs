@@ -11,6 +11,7 @@
 //! * `repair`: copies of closed ledgers that this bookie takes over.
 //! * `limbo`, `heal`, `scrub`: state that was lost or damaged, and how it comes back. `inventory` is what metadata says
 //!   that this bookie holds, `holdings` what it really does, `fetch` how the difference is closed.
+//! * `copy`: the one way in which entries come from other bookies, for `repair`, `fetch` and the contract.
 //!
 //! This crate depends on `protocol` and on no other crate of ours.
 
@@ -19,6 +20,7 @@ mod committer;
 mod config;
 mod confirmations;
 mod cookie;
+mod copy;
 mod detached;
 mod disk;
 mod error;

@@ -6,6 +6,7 @@
 
 use crate::{
     committer::{Command, Committer, Shared},
+    copy::{Copy, NoSource, Route, in_time},
     holdings,
     ledger::Ledger,
     readers::{Readers, Turn},
@@ -29,19 +30,12 @@ use protocol::{
         ready, reply,
     },
 };
-use std::{
-    sync::{Arc, OnceLock, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The most bytes of one answer, whatever is asked for; the first entry comes even if it is larger.
 const MAX_READ: usize = 32 << 20;
 /// The most runs of one listing, whatever is asked for.
 const MAX_RUNS: u32 = 100_000;
-/// Entries and bytes of one read of a copy.
-pub(crate) const COPY: (u32, u32) = (1000, 4 << 20);
-/// How long another bookie may take to answer one read of a copy.
-const COPY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Everything a call needs.
 pub(crate) struct Core {
@@ -228,51 +222,32 @@ impl Service {
         self.0.readers.run(bytes, job);
     }
 
-    async fn copy(&self, copy: CopyEntries) -> Result<u64, BookieError> {
-        let unavailable = |reason: &str| BookieError::Unavailable { reason: reason.into() };
-        let peers =
-            self.0.peers.get().and_then(Weak::upgrade).ok_or_else(|| unavailable("it knows no other bookies"))?;
-        let source = peers.bookie(copy.source);
-        let (mut next, mut stored) = (*copy.entries.start(), 0);
-        while next <= *copy.entries.end() {
-            let run = source.read_entries(ReadEntries {
-                member: copy.source,
-                ledger: copy.ledger,
-                first: EntryId(next),
-                max_count: COPY.0,
-                max_bytes: COPY.1,
-                fence: None,
-            });
-            let after = match in_time(run).await {
-                Ok(run) => {
-                    let after = next.checked_add(run.entries.len() as u64);
-                    stored += self.store_copies(&copy, run.entries).await?;
-                    after
+    /// Copies from one source, from one run of what it holds to the next.
+    async fn copy(&self, wanted: CopyEntries) -> Result<u64, BookieError> {
+        let CopyEntries { member, source, ledger, key, entries } = wanted;
+        let alone = || BookieError::Unavailable { reason: "it knows no other bookies".into() };
+        let peers = self.0.peers.get().and_then(Weak::upgrade).ok_or_else(alone)?;
+        let route = Route { bookie: self, member, peers: &*peers, ledger, key, sources: vec![source] };
+        let (mut copy, last, mut stored) = (Copy::new(route), *entries.end(), 0);
+        copy.begin(entries);
+        loop {
+            match copy.next().await {
+                Ok(None) => return Ok(stored),
+                Ok(Some(part)) => {
+                    let count = part.entries();
+                    copy.store(part).await?;
+                    stored += count;
                 }
                 // The source has a hole here; it says where it ends.
-                Err(BookieError::NoSuchEntry(..)) => {
-                    let (member, ledger, first) = (copy.source, copy.ledger, EntryId(next));
-                    let list = in_time(source.list_entries(ListEntries { member, ledger, first, limit: 1 })).await?;
-                    list.runs.first().map(|run| *run.start())
+                Err(NoSource { entry: first, problem: BookieError::NoSuchEntry(..), .. }) => {
+                    let list = ListEntries { member: source, ledger, first, limit: 1 };
+                    let list = in_time(peers.bookie(source).list_entries(list)).await?;
+                    let Some(run) = list.runs.first().filter(|run| *run.start() > first.0) else { return Ok(stored) };
+                    copy.begin(*run.start()..=last);
                 }
-                Err(problem) => return Err(problem),
-            };
-            let Some(after) = after.filter(|after| *after > next) else { break };
-            next = after;
+                Err(NoSource { problem, .. }) => return Err(problem),
+            }
         }
-        Ok(stored)
-    }
-
-    async fn store_copies(&self, copy: &CopyEntries, entries: Vec<SealedEntry>) -> Result<u64, BookieError> {
-        let wanted = entries.into_iter().filter(|e| copy.entries.contains(&e.entry().0));
-        let adds: Vec<_> = wanted
-            .map(|entry| self.add_entry(AddEntry { member: copy.member, key: copy.key, recovery: true, entry }))
-            .collect();
-        let count = adds.len() as u64;
-        for add in adds {
-            add.await?;
-        }
-        Ok(count)
     }
 }
 
@@ -382,12 +357,6 @@ impl Core {
     fn note_read(&self, entries: &[SealedEntry]) {
         self.shared.metrics.read.increment(entries.iter().map(|e| e.bytes().len() as u64).sum());
     }
-}
-
-/// The answer of another bookie, which must come in time.
-pub(crate) async fn in_time<T>(answer: Answer<T, BookieError>) -> Result<T, BookieError> {
-    let silent = || BookieError::Unavailable { reason: "the source of the copy does not answer".into() };
-    tokio::time::timeout(COPY_PATIENCE, answer).await.unwrap_or_else(|_| Err(silent()))
 }
 
 fn limits(read: &ReadEntries) -> ReadLimits {

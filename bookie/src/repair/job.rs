@@ -6,8 +6,11 @@
 //! now are. A ledger that is dropped at the same moment changes its page, so either the drop names this bookie or the
 //! swap fails and the note stays: the auditor then has the copy deleted (S11).
 
-use super::{claim::Claim, copier::Copier, metrics::Metrics, survey::Survey};
-use crate::pace::Pace;
+use super::{claim::Claim, metrics::Metrics, survey::Survey};
+use crate::{
+    copy::{Copy, NoSource, Route},
+    pace::Pace,
+};
 use parking_lot::Mutex;
 use protocol::{
     id::{EntryId, LedgerId, Revision, SessionId},
@@ -18,7 +21,7 @@ use protocol::{
     model::{ClosedPage, ModelError, RepairTask, StrayCopies, decode, encode, key},
     runtime::Clock,
     service::{
-        bookie::{BookieError, BookieService, FenceLedger},
+        bookie::{BookieError, BookieService, FenceLedger, ListEntries},
         directory::BookieDirectory,
         metadata::{
             Condition, Consistency, MetadataError, MetadataService, Operation, Outcome as Written, Transaction,
@@ -33,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 8;
 /// How often a swap is tried again after other ledgers of the same page changed: other bookies are at them.
 const SWAPS: usize = 64;
+/// Runs per listing.
+const RUNS: u32 = 1_000;
 /// The shortest time that can be slept with some precision.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 
@@ -60,8 +65,8 @@ pub(super) enum JobError {
     Bookie(#[from] BookieError),
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("no live member serves entry {entry} of ledger {ledger}: {problem}")]
-    NoSource { ledger: LedgerId, entry: EntryId, problem: String },
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
     #[error("ledger {0} is not whole here after the copy")]
     Incomplete(LedgerId),
     #[error("the claim on ledger {0} is lost")]
@@ -256,24 +261,62 @@ impl<'a> Job<'a> {
         let mut is_fenced = false;
         for (fragment, entries) in share.wanted() {
             let peers = self.peers.as_deref().ok_or(JobError::NoPeers)?;
-            let sources = sources(ledger, fragment, *member, roster);
-            let (id, key) = (ledger.id, ledger.key);
-            let mut copier = Copier { tools: self.tools, peers, ledger: id, key, sources };
             if !is_fenced {
                 // The ledger has ended: whoever still writes it must not find a bookie that does not know.
-                in_time(bookie.fence_ledger(FenceLedger { member: *member, ledger: id, key })).await?;
+                in_time(bookie.fence_ledger(FenceLedger { member: *member, ledger: ledger.id, key: ledger.key }))
+                    .await?;
                 is_fenced = true;
             }
-            let missing = gaps(entries, &copier.held(entries).await?);
+            let missing = gaps(entries, &self.held(entries).await?);
             let count: u64 = missing.iter().map(|run| (run.end() - run.start()).saturating_add(1)).sum();
             claim.set_total(bytes_of(ledger, count));
-            for run in &missing {
-                copier.copy(run, claim).await?;
+            let sources = sources(ledger, fragment, *member, roster);
+            let (ledger, key) = (ledger.id, ledger.key);
+            let mut copy = Copy::new(Route { bookie: &**bookie, member: *member, peers, ledger, key, sources });
+            for run in missing {
+                copy.begin(run);
+                let copied = self.copy(&mut copy, claim).await;
+                self.tools.metrics.detours.increment(copy.take_detours());
+                copied?;
             }
             // Asked, not assumed: this is what metadata will say.
-            held.extend(copier.held(entries).await?);
+            held.extend(self.held(entries).await?);
         }
         Ok(held)
+    }
+
+    /// Copies what was begun, at the rate that all ledgers share; the claim is told how far it is.
+    async fn copy(&self, copy: &mut Copy<'_>, claim: &mut Claim<'_>) -> Result<(), JobError> {
+        let Tools { throttle, metrics, .. } = self.tools;
+        while let Some(part) = copy.next().await? {
+            let (count, bytes) = (part.entries(), part.bytes());
+            // What it costs in time counts from here, so that a slow disk does not pay twice.
+            let ((), stored) = tokio::join!(throttle.spend(bytes), copy.store(part));
+            stored?;
+            metrics.copied.increment(bytes);
+            metrics.entries.increment(count);
+            claim.copied(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// What this bookie durably holds of a run of entries.
+    async fn held(&self, entries: &RangeInclusive<u64>) -> Result<Vec<RangeInclusive<u64>>, JobError> {
+        let (mut held, mut first) = (Vec::new(), EntryId(*entries.start()));
+        loop {
+            let Tools { bookie, member, .. } = self.tools;
+            let list = ListEntries { member: *member, ledger: self.task.ledger, first, limit: RUNS };
+            let list = match in_time(bookie.list_entries(list)).await {
+                Err(JobError::Bookie(BookieError::NoSuchLedger(_))) => return Ok(held),
+                list => list?,
+            };
+            let next = list.runs.last().and_then(|run| run.end().checked_add(1));
+            held.extend(list.runs);
+            match next {
+                Some(next) if list.more && next <= *entries.end() => first = EntryId(next),
+                _ => return Ok(held),
+            }
+        }
     }
 
     /// Makes metadata name what this bookie holds; `false` if the ledger is not the one any more that was judged.

@@ -2,9 +2,8 @@
 //!
 //! * `board`: which tasks there are, who has claimed them, which one is next. Pure.
 //! * `worker`: the driver: one session, one watch, a few ledgers at a time.
-//! * `job`: one ledger: look, claim, copy, and then the compare-and-swap of the page that names it.
+//! * `job`: one ledger: look, claim, copy at a bounded rate, and then the compare-and-swap of the page that names it.
 //! * `claim`: the record that keeps others away meanwhile.
-//! * `copier`: entries from live members into this bookie, at a bounded rate.
 //! * `survey`: the bookies of the cluster, read from metadata.
 //!
 //! What a ledger lacks is judged by [`protocol::ledger::repair`], here once more and by what metadata says now: a task
@@ -12,7 +11,6 @@
 
 mod board;
 mod claim;
-mod copier;
 mod job;
 mod metrics;
 mod survey;

@@ -15,6 +15,7 @@ use protocol::{
     service::bookie::WaitLac,
     testing::conformance,
 };
+use std::time::Duration;
 
 fn rocks(dir: &tempfile::TempDir) -> Arc<dyn EntryStore> {
     Arc::new(RocksStore::open(dir.path(), &RocksOptions::default(), true).expect("opens"))
