@@ -254,6 +254,8 @@ impl LedgerRecovery {
         let fragment_start = self.metadata.last_fragment().map_or(EntryId(0), |f| f.first_entry);
         let confirmed = match self.limits.mutants.has(Mutant::RecoverBelowFragment) {
             true => answered,
+            // Of a remnant nobody knows any more what is there; it is read from its last fragment on.
+            false if self.metadata.is_remnant => Lac::from_count(fragment_start.0),
             false => answered.max(Lac::from_count(fragment_start.0)),
         };
         self.start = confirmed.next();

@@ -77,6 +77,10 @@ pub struct LedgerMetadata {
     /// Copies that are known to be missing. While the ledger is unclosed, only those of members that were replaced.
     #[serde(default)]
     pub holes: Vec<Hole>,
+    /// It has lost bookies that its recovery could not do without, and an operator has given them up
+    /// ([`super::remnant`]): entries that were confirmed may be gone, so recovery believes only what it reads.
+    #[serde(default)]
+    pub is_remnant: bool,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -100,6 +104,7 @@ impl LedgerMetadata {
             state: LedgerState::Open,
             fragments: vec![Fragment { first_entry: EntryId(0), ensemble }],
             holes: Vec::new(),
+            is_remnant: false,
             created_at,
         }
     }

@@ -7,4 +7,5 @@
 pub mod entry;
 pub mod metadata;
 pub mod quorum;
+pub mod remnant;
 pub mod repair;

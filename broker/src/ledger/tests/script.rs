@@ -14,6 +14,7 @@
 //! | `close` | the writer's own broker ends the ledger |
 //! | `damage b1 0`, `mend b1` | b1 cannot read entry 0; can read everything again |
 //! | `down b1`, `up b1` | b1 cannot be reached; can be reached |
+//! | `give up b1 b2` | an operator says that b1 and b2 are gone for good: metadata has what is left of the ledger |
 //! | `show` | metadata, and entries that bookies may lack |
 
 use super::{
@@ -21,7 +22,14 @@ use super::{
     world::{Actor, Swap, World, fragments, member, show},
 };
 use crate::ledger::machine::Limits;
-use protocol::{id::EntryId, ledger::quorum::Quorum, service::bookie::BookieError};
+use protocol::{
+    id::EntryId,
+    ledger::{
+        quorum::Quorum,
+        remnant::{Remnant, remnant},
+    },
+    service::bookie::BookieError,
+};
 use std::{fmt::Write, fs, path::Path};
 
 const INDENT: &str = "    ";
@@ -97,6 +105,11 @@ fn obey(world: &mut World, words: &[&str]) -> bool {
             world.bookies.get_mut(&member(number(bookie))).expect("a bookie").damaged.insert(entry);
         }
         ["mend", bookie] => world.bookies.get_mut(&member(number(bookie))).expect("a bookie").damaged.clear(),
+        ["give", "up", gone @ ..] => {
+            let gone: Vec<_> = gone.iter().map(|bookie| member(number(bookie))).collect();
+            let Remnant::Part(left) = remnant(&world.metadata, |m| gone.contains(&m)) else { return false };
+            world.give_up(*left);
+        }
         ["show"] => {
             let state = format!("metadata: {:?}, {}", world.metadata.state, fragments(&world.metadata));
             world.trace.push(state);

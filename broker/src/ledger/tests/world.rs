@@ -208,6 +208,14 @@ impl World {
         self.step_recovery(n, recovery_machine::Event::Start);
     }
 
+    /// An operator has what is gone of the ledger given up; acknowledgements that go with it count no longer.
+    pub(super) fn give_up(&mut self, left: LedgerMetadata) {
+        let (all, one) = (left.quorum.write(), left.quorum.ack());
+        self.trace.push(format!("operator -> metadata: {}, quorum {all}/{all}/{one}", fragments(&left)));
+        (self.metadata, self.acked) = (left, Lac::NONE);
+        self.version += 1;
+    }
+
     fn step_recovery(&mut self, n: usize, event: recovery_machine::Event) {
         let mut commands = Vec::new();
         self.recoverers[n].machine.on_event(event, &mut commands);

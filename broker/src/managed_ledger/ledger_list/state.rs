@@ -184,6 +184,25 @@ impl ListState {
         Some(change)
     }
 
+    /// Gives up what is gone for good of the head, on an operator's word: `remnant` takes its place, for its owner to
+    /// recover, or nothing does. The epoch changes with it, so that nobody who writes or recovers the head as it was can
+    /// go on. None if this head has ended before.
+    #[must_use]
+    pub fn give_up(&self, head: LedgerId, remnant: Option<&LedgerMetadata>, now: Timestamp) -> Option<Change> {
+        let current = self.record.head.as_ref().filter(|h| h.ledger.id == head)?;
+        let mut change = Change::of(self.record.clone().assigned(self.record.owner));
+        match remnant {
+            Some(remnant) => {
+                change.record.head = Some(HeadLedger { ledger: remnant.clone(), ..current.clone() });
+            }
+            None => {
+                change.record.head = None;
+                change.dead.push(dead(&current.ledger, now));
+            }
+        }
+        Some(change)
+    }
+
     /// Moves the log start forward; none if it is there.
     #[must_use]
     pub fn move_log_start(&self, to: Offset) -> Option<Change> {

@@ -8,6 +8,7 @@ use protocol::{
         quorum::Quorum,
     },
     model::{ClosedPage, DeadLedger, PAGE_LEDGERS},
+    service::metadata::Transaction,
     testing::FakeMetadata,
     topic::TopicId,
 };
@@ -172,6 +173,36 @@ async fn a_change_of_the_ensemble_is_compared_with_what_it_expects() {
     assert_eq!(store.replace(first.ledger, other.clone()).await, Err(ReplaceError::Lost));
     list.mark_recovering().await.expect("marked");
     assert_eq!(store.replace(changed, other).await, Err(ReplaceError::Lost), "its writer has lost it");
+}
+
+/// Gives up the head as an operator does.
+async fn give_up(metadata: &FakeMetadata, head: &HeadLedger, remnant: Option<&LedgerMetadata>) {
+    let held = metadata.peek(&key::partition(id())).expect("there");
+    let list = ListState::new(id(), &held, &[]).expect("a list");
+    let change = list.give_up(head.ledger.id, remnant, NOW).expect("it is the head");
+    assert!(list.give_up(LedgerId(99), remnant, NOW).is_none(), "another ledger is not the head");
+    let (conditions, operations) = list.transaction(&change);
+    let written = metadata.service().transact(Transaction { conditions, operations, request: None }).await;
+    assert!(matches!(written, Ok(Outcome::Committed { .. })), "{written:?}");
+}
+
+#[tokio::test]
+async fn what_an_operator_gives_up_takes_the_epoch_along() {
+    let (metadata, list) = fresh().await;
+    let first = head(1, 0);
+    list.install_head(&first).await.expect("installed");
+    let left = LedgerMetadata { is_remnant: true, ..first.ledger.clone() };
+    give_up(&metadata, &first, Some(&left)).await;
+    let record = stored(&metadata);
+    assert_eq!((record.epoch, record.owner), (LeaderEpoch(1), Some(ME)));
+    assert_eq!(record.head, Some(HeadLedger { ledger: left, ..first.clone() }));
+    let lost = Err(ListError::Lost { owner: Some(ME.node), epoch: LeaderEpoch(1) });
+    assert_eq!(list.close_head(first.ledger.id, None, None, NOW).await, lost, "nobody goes on as before");
+    give_up(&metadata, &first, None).await;
+    let record = stored(&metadata);
+    assert_eq!((record.epoch, record.head, record.closed_end), (LeaderEpoch(2), None, Offset(0)));
+    let dead: DeadLedger = decode(&metadata.peek(&key::dead(first.ledger.id)).expect("noted").value).expect("dead");
+    assert_eq!(dead.held_by, first.ledger.fragments[0].ensemble, "who holds a part of it deletes it");
 }
 
 /// Adds a member to every closed ledger, as a repair does: the page alone is rewritten.

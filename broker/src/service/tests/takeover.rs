@@ -4,6 +4,7 @@ use super::{
     Desk,
     desk::{append_to, bases, eventually, fetch_from, in_time, request},
 };
+use crate::managed_ledger::ListState;
 use protocol::{
     id::{LeaderEpoch, LedgerId, LedgerKey, Offset, Timestamp},
     ledger::{metadata::LedgerMetadata, quorum::Quorum},
@@ -12,8 +13,9 @@ use protocol::{
         bookie::BookieError,
         broker::{AppendError, BrokerService, NotServed},
         directory::BookieDirectory,
+        metadata::Transaction,
     },
-    testing::{BatchBuilder, Fault, batches},
+    testing::{BatchBuilder, FakeBookie, Fault, batches},
 };
 
 #[tokio::test]
@@ -201,6 +203,29 @@ async fn storage_that_lost_acknowledged_records_stops_the_partition_instead_of_s
     }
     assert_eq!(desk.fetch(id, 0).await.expect("reads go on").high_watermark, Offset(3));
     assert_eq!(desk.head(id), head, "the ledger is not closed short");
+}
+
+#[tokio::test]
+async fn a_head_that_can_never_be_fenced_waits_for_an_operators_word() {
+    let desk = Desk::start().await;
+    let id = desk.topic("orders", &[]).await;
+    desk.write(id, &["a"]).await;
+    let head = desk.head(id);
+    desk.bookies.insert(FakeBookie::numbered(1));
+    desk.bookies.set_reachable(0, false);
+    let next = desk.another(2).await;
+    desk.assign(id, &next).await;
+    let refused = next.append(request(id, batches::plain(&["b"]))).await;
+    assert_eq!(refused, Err(NotServed::Opening.into()));
+    assert_eq!(desk.head(id), head);
+    let held = desk.metadata.peek(&key::partition(id)).expect("the partition exists");
+    let list = ListState::new(id, &held, &[]).expect("a list");
+    let change = list.give_up(head, None, Timestamp(1)).expect("it is the head");
+    let (conditions, operations) = list.transaction(&change);
+    desk.metadata.service().transact(Transaction { conditions, operations, request: None }).await.expect("written");
+    let appended = append_to(&next, id, batches::plain(&["b"])).await.expect("appended");
+    assert_eq!((appended.base_offset, appended.epoch), (Offset(0), LeaderEpoch(2)));
+    assert_eq!(desk.dead().iter().map(|dead| dead.ledger).collect::<Vec<_>>(), [head]);
 }
 
 /// Rule L4: the transaction that installed a head took effect, and nobody heard of it.
