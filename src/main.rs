@@ -1,13 +1,17 @@
 //! The program: reads the command line, does what it says, and says what went wrong. Owns the exit code.
 
 use clap::Parser;
-use magnetar::cli::Cli;
+use magnetar::{cli::Cli, processor};
 use std::process::ExitCode;
 
 /// As a shell reports a program that was ended because nobody read its output.
 const NOBODY_READS: i32 = 141;
 
 fn main() -> ExitCode {
+    if let Err(problem) = processor::check() {
+        eprintln!("magnetar: {problem}");
+        return ExitCode::FAILURE;
+    }
     end_quietly_when_nobody_reads();
     match Cli::parse().run() {
         Ok(code) => code,
