@@ -35,9 +35,9 @@ run: build ## start a server on localhost:9092 that keeps its data
 test: prerequisites ## run every test
 	@cargo test --release --locked --workspace -- $(ARGS)
 
-simulate: prerequisites ## a cluster under faults, by SEEDS=n, MINUTES=m or SEED=n TRACE=1
+simulate: prerequisites ## a cluster under faults, by SEEDS=n, MINUTES=m or SEED=n TRACE=1; DUELS=1
 	@MAGNETAR_SEEDS=$(SEEDS) MAGNETAR_MINUTES=$(MINUTES) MAGNETAR_SEED=$(SEED) MAGNETAR_SEED_FROM=$(FROM) \
-		MAGNETAR_TRACE=$(TRACE) cargo test --release --locked --test simulation no_seed -- --nocapture
+		MAGNETAR_TRACE=$(TRACE) MAGNETAR_DUELS=$(DUELS) cargo test --release --locked --test simulation no_seed -- --nocapture
 
 check: prerequisites ## rustfmt and clippy, as strict as the gate
 	@cargo fmt --all --check

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 use support::{
+    client,
     cluster::{Cluster, Plan, alone},
     hold,
     load::{Load, Shape},
@@ -214,4 +215,80 @@ fn a_bookie_is_taken_out_and_one_is_replaced() {
     let (_, text) = cluster.run(&["bookie", "list"]);
     wait_until("the cluster knows the dead bookie", || cluster.run(&["bookie", "list"]).0);
     println!("{text}");
+}
+
+/// Empties bookies while they and the broker are dead, so that the head of a topic can be fenced on none of them.
+fn lose_for_good(cluster: &mut Cluster, victims: &[usize]) {
+    cluster.broker.kill();
+    victims.iter().for_each(|at| cluster.bookies[*at].kill());
+    for at in victims {
+        cluster.bookies[*at].wipe();
+        cluster.bookies[*at].restart();
+    }
+    cluster.broker.spawn();
+}
+
+/// The one ledger of a topic.
+fn only_ledger(cluster: &Cluster, topic: &str) -> serde_json::Value {
+    let (listed, text) = cluster.run(&["ledger", "list", "--topic", topic, "--json"]);
+    assert!(listed, "{text}");
+    let ledgers: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    ledgers[0].clone()
+}
+
+/// Whether every bookie holds the same entries of a ledger.
+fn is_on_all(cluster: &Cluster, ledger: &str) -> bool {
+    let (shown, text) = cluster.run(&["ledger", "describe", ledger, "--json"]);
+    assert!(shown, "{text}");
+    let ledger: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let replicas = ledger["replicas"].as_array().expect("replicas");
+    replicas.iter().all(|replica| replica["holds"].is_array() && replica["holds"] == replicas[0]["holds"])
+}
+
+/// Writes twenty records; what was acknowledged.
+fn write_some(cluster: &Cluster, topic: &str) -> client::Acked {
+    let (producer, ledger) = client::producer(&cluster.bootstrap(), &[("acks", "all")]);
+    (0..20).for_each(|n| client::send(&producer, topic, Some(0), &format!("value {n}")));
+    client::flush(&producer);
+    let acked = ledger.acked.lock().expect("whole").clone();
+    assert_eq!(acked.len(), 20, "{:?}", ledger.failed.lock().expect("whole"));
+    acked
+}
+
+#[test]
+fn the_loss_of_a_head_is_accepted_on_an_operators_word() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(plan(3));
+    let bootstrap = cluster.bootstrap();
+    client::create_replicated_topic(&bootstrap, "single", 1, 1);
+    write_some(&cluster, "single");
+    let head = only_ledger(&cluster, "single");
+    let ledger = head["ledger"].to_string();
+    let victim = head["fragments"][0]["bookies"][0]["bookie"].as_u64().expect("an id") as usize - 1;
+    lose_for_good(&mut cluster, &[victim]);
+    let (done, text) = cluster.run(&["ledger", "recover", &ledger, "--accept-loss"]);
+    assert!(!done && text.contains("lost: every record from offset 0 on"), "{text}");
+    assert!(text.contains("nothing was given up"), "{text}");
+    assert_eq!(only_ledger(&cluster, "single")["ledger"], head["ledger"], "and nothing was");
+    let (done, text) = cluster.run(&["ledger", "recover", &ledger, "--accept-loss", "--yes"]);
+    assert!(done, "{text}");
+    assert_eq!(write_some(&cluster, "single").keys().next(), Some(&(0, 0)), "the log begins anew");
+    let (deleted, text) = cluster.run(&["topic", "delete", "single"]);
+    assert!(deleted, "{text}");
+
+    client::create_replicated_topic(&bootstrap, "triple", 1, 3);
+    let acked = write_some(&cluster, "triple");
+    let ledger = only_ledger(&cluster, "triple")["ledger"].to_string();
+    wait_until("every bookie holds every entry", || is_on_all(&cluster, &ledger));
+    lose_for_good(&mut cluster, &[0, 1]);
+    let (done, text) = cluster.run(&["ledger", "recover", &ledger, "--accept-loss", "--yes"]);
+    println!("ledger recover --accept-loss said:\n{text}");
+    assert!(done && text.contains("offsets 0-19, on bookie 3"), "{text}");
+    cluster.broker.wait_ready();
+    let read = client::read_all(&bootstrap, "triple", 1);
+    let read: client::Acked = read.into_iter().map(|r| ((r.partition, r.offset), r.value)).collect();
+    assert_eq!(read, acked, "what is left is served");
+    let (done, text) = cluster.run(&["ledger", "recover", &ledger, "--accept-loss", "--yes"]);
+    assert!(done && text.contains("closed already"), "{text}");
+    wait_whole(&cluster, "triple");
 }

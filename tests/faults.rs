@@ -140,7 +140,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|o| o.status.success()) {
             return Some(Self(at.to_path_buf()));
         }
-        eprintln!("SKIPPED: this machine does not let us mount a small disk");
+        support::skip("this machine does not let us mount a small disk");
         None
     }
 }

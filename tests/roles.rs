@@ -239,6 +239,33 @@ fn a_second_process_on_a_directory_and_a_wrong_cluster_are_refused_with_words() 
 }
 
 #[test]
+fn a_standalone_node_that_gets_more_bookies_raises_its_copies() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let data = dir.path().join("node").display().to_string();
+    let address = || format!("127.0.0.1:{}", support::free_port());
+    let (metadata, bookie) = (address(), address());
+    let set = [format!("metadata.address={metadata}"), format!("bookie.address={bookie}")];
+    let ports = ["--kafka-address", "127.0.0.1:0", "--admin-address", "localhost:0"];
+    let begin = ["standalone", "--data-dir", &data, "--set", &set[0], "--set", &set[1]];
+    let mut node = Process::start(dir.path(), "node", &[&begin[..], &ports].concat());
+    node.wait_ready();
+    produce(&node.address("kafka"), "one\ntwo\n");
+    let asked = |command: &[&str]| magnetar(&[command, &["--metadata", &metadata]].concat(), "");
+    let lacking = || asked(&["ledger", "list", "--short"]).expect("listed");
+    assert!(lacking().contains("1 of 3"), "{}", lacking());
+    let mut more = ["8", "9"].map(|id| {
+        let own = ["--id", id, "--address", "127.0.0.1:0", "--metadata", &metadata];
+        Process::role(dir.path(), &format!("bookie{id}"), "bookie", &own)
+    });
+    more.iter_mut().for_each(Process::wait_ready);
+    wait_until("every ledger has its three copies", || lacking().contains("no ledgers lack copies"));
+    let told = asked(&["verify", "demo"]).expect("every copy is whole");
+    println!("{told}");
+    assert_eq!(consume(&node.address("kafka"), 2), "one\ntwo\n");
+}
+
+#[test]
 fn a_cluster_in_one_command_starts_stops_and_finds_its_data_again() {
     let _turn = alone();
     let dir = tempfile::tempdir().expect("a scratch folder");

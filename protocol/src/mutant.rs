@@ -31,12 +31,18 @@ pub enum Mutant {
     CloseOverUnconfirmed,
     /// Recovery starts to read where the bookies remember, even before the last fragment (R5).
     RecoverBelowFragment,
+    /// The reads of a recovery do not fence; only the question for last-add-confirmed does (R6).
+    ReadWithoutFence,
+    /// Recovery reads from bookies that it has brought in itself, which hold nothing old (R7).
+    ReadFromReplacements,
     /// One "no such entry" proves that an entry was never confirmed (R8).
     OneDenialProvesAbsence,
     /// A bookie that cannot be reached or cannot tell counts as one that denies (R8, R9).
     SilenceProvesAbsence,
     /// Recovered entries are not written again (R10).
     SkipRewrite,
+    /// Ensembles that a recovery has changed are in metadata before it has ended (R11).
+    PublishInRecovery,
     /// The bookie acknowledges an add before it is synced (B1).
     AckBeforeSync,
     /// The bookie answers a fence before it is synced (B3).
@@ -82,9 +88,12 @@ impl Mutant {
         Self::TakeUnknownSwapForDone,
         Self::CloseOverUnconfirmed,
         Self::RecoverBelowFragment,
+        Self::ReadWithoutFence,
+        Self::ReadFromReplacements,
         Self::OneDenialProvesAbsence,
         Self::SilenceProvesAbsence,
         Self::SkipRewrite,
+        Self::PublishInRecovery,
         Self::AckBeforeSync,
         Self::AnswerFenceBeforeSync,
         Self::ForgetFenceAtRestart,

@@ -11,7 +11,7 @@ use protocol::{
     service::metadata::{Consistency, Scan, Versioned},
     topic::{PartitionId, TopicName},
 };
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 /// Keys per page of a scan.
 const PAGE: u32 = 1_000;
@@ -102,6 +102,20 @@ impl Owned {
     #[must_use]
     pub fn names(&self, member: BookieMember) -> bool {
         self.ledger.fragments.iter().any(|f| f.ensemble.contains(&member))
+    }
+
+    /// The bookies that any of its fragments names, in these lives.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<BookieMember> {
+        self.ledger.fragments.iter().flat_map(|f| f.ensemble.iter().copied()).collect()
+    }
+
+    /// The bookies that its last entries were sent to, in words.
+    #[must_use]
+    pub fn last_bookies(&self) -> String {
+        let ensemble = self.ledger.last_fragment().map(|f| f.ensemble.as_slice()).unwrap_or_default();
+        let ids: Vec<String> = ensemble.iter().map(|member| member.id.to_string()).collect();
+        format!("{} {}", if ids.len() == 1 { "bookie" } else { "bookies" }, ids.join(", "))
     }
 
     /// The fewest copies that any of its entries has on bookies that live.

@@ -4,6 +4,7 @@
 use super::{
     cluster_client::{ClusterAddress, ClusterClient},
     inventory::{self, Owned},
+    loss::Loss,
     replica::{self, Replica},
     table,
 };
@@ -11,12 +12,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use protocol::{
     cluster::ClusterSnapshot,
-    id::{BookieId, EntryId, LedgerId},
+    id::{BookieId, EntryId, LeaderEpoch, LedgerId},
     ledger::{
         entry::{EntryHeader, EntryKind},
         metadata::{BookieMember, LedgerState},
     },
-    model::{encode, key},
+    model::{Owner, encode, key},
     service::metadata::{Condition, Operation, Outcome, Transaction},
 };
 use serde_json::json;
@@ -106,12 +107,18 @@ pub struct Read {
 /// `ledger recover`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar ledger recover 17\n\nThe partition gets a new epoch, so that its writer stops for good; then its owner finds out where the ledger ends,\nmakes every acknowledged entry safe and closes it. Clients notice nothing but a short pause."
+    after_help = "Examples:\n  magnetar ledger recover 17\n\nThe partition gets a new epoch, so that its writer stops for good; then its owner finds out where the ledger ends,\nmakes every acknowledged entry safe and closes it. Clients notice nothing but a short pause.\n\nThat cannot succeed if so many of its bookies are gone for good that nobody can tell where it ends:\n  magnetar ledger recover 17 --accept-loss     says what is left and what is lost, asks, and gives up what is lost"
 )]
 pub struct Recover {
     /// The ledger's number
     #[arg(value_name = "ID")]
     pub id: u64,
+    /// Give up what stood only on bookies that are gone for good; shows it first, and asks
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// Do not ask
+    #[arg(long, requires = "accept_loss")]
+    pub yes: bool,
     /// The cluster to ask.
     #[command(flatten)]
     pub connection: ClusterAddress,
@@ -378,25 +385,21 @@ impl Recover {
             return Ok(());
         }
         let place = format!("{}/{}", found.topic, found.partition.index);
-        let (record, version) = inventory::partition(client, found.partition).await?;
-        if record.head.as_ref().is_none_or(|head| head.ledger.id != id) {
-            bail!("{place} has moved on from ledger {id}; look again with: magnetar ledger describe {id}");
+        if self.accept_loss {
+            let loss = Loss::look(client, &found).await?;
+            println!("{}", loss.words());
+            if !self.yes && !is_confirmed(id)? {
+                bail!("nothing was given up");
+            }
+            let epoch = loss.accept(client).await?;
+            println!("given up; {place} has epoch {epoch}");
+            if !loss.leaves_something() {
+                return Ok(());
+            }
+        } else {
+            let (owner, epoch) = take_epoch(client, &found, &place).await?;
+            println!("{place} has epoch {epoch}; node {} recovers ledger {id}", owner.node);
         }
-        let owner =
-            record.owner.with_context(|| format!("{place} has no owner: no broker lives that could recover it"))?;
-        let key = key::partition(found.partition);
-        let next = record.assigned(Some(owner));
-        let epoch = next.epoch;
-        let transaction = Transaction {
-            conditions: vec![Condition::Version(key.clone(), version)],
-            operations: vec![Operation::Put { key, value: encode(&next), session: None }],
-            request: None,
-        };
-        match client.metadata.transact(transaction).await? {
-            Outcome::Committed { .. } => {}
-            Outcome::Conflict { .. } => bail!("{place} changed at this moment; try again"),
-        }
-        println!("{place} has epoch {epoch}; node {} recovers ledger {id}", owner.node);
         let closed = async {
             loop {
                 match inventory::ledger(client, id).await {
@@ -417,11 +420,40 @@ impl Recover {
                 Ok(())
             }
             Err(_) => bail!(
-                "ledger {id} is still being recovered after {PATIENCE:?}; the log of node {} says why",
-                owner.node
+                "ledger {id} is still being recovered after {PATIENCE:?}; the log of the node that owns {place} says why\nIf bookies that it stood on are gone for good: magnetar ledger recover {id} --accept-loss shows what that costs, and asks"
             ),
         }
     }
+}
+
+/// Gives the partition of a head to its owner once more, at the next epoch: only so may the head be recovered.
+async fn take_epoch(client: &ClusterClient, found: &Owned, place: &str) -> anyhow::Result<(Owner, LeaderEpoch)> {
+    let id = found.ledger.id;
+    let (record, version) = inventory::partition(client, found.partition).await?;
+    if record.head.as_ref().is_none_or(|head| head.ledger.id != id) {
+        bail!("{place} has moved on from ledger {id}; look again with: magnetar ledger describe {id}");
+    }
+    let owner = record.owner.with_context(|| format!("{place} has no owner: no broker lives that could recover it"))?;
+    let key = key::partition(found.partition);
+    let next = record.assigned(Some(owner));
+    let epoch = next.epoch;
+    let transaction = Transaction {
+        conditions: vec![Condition::Version(key.clone(), version)],
+        operations: vec![Operation::Put { key, value: encode(&next), session: None }],
+        request: None,
+    };
+    match client.metadata.transact(transaction).await? {
+        Outcome::Committed { .. } => Ok((owner, epoch)),
+        Outcome::Conflict { .. } => bail!("{place} changed at this moment; try again"),
+    }
+}
+
+/// Asks whoever typed the command; the end of its input is a no.
+fn is_confirmed(id: LedgerId) -> anyhow::Result<bool> {
+    eprint!("type the ledger's number to give this up for ever: ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("cannot read the answer")?;
+    Ok(line.trim() == id.to_string())
 }
 
 /// `FIRST-LAST`, or one number.

@@ -15,6 +15,7 @@ pub mod group;
 pub mod inventory;
 pub mod lag;
 pub mod ledger;
+mod loss;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;

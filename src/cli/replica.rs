@@ -32,10 +32,7 @@ pub struct Replica {
 
 /// Asks every bookie that any fragment names.
 pub async fn ask_all(client: &ClusterClient, ledger: &Owned) -> Vec<Replica> {
-    let mut members: Vec<BookieMember> = ledger.ledger.fragments.iter().flat_map(|f| f.ensemble.clone()).collect();
-    members.sort();
-    members.dedup();
-    join_all(members.into_iter().map(|member| async move {
+    join_all(ledger.members().into_iter().map(|member| async move {
         let due = ledger.extents().into_iter().filter(|e| e.ensemble.contains(&member)).map(|e| e.entries).collect();
         Replica { member, due, held: held(client, member, ledger.ledger.id).await }
     }))
@@ -97,6 +94,16 @@ async fn in_time<T>(answer: Answer<T, BookieError>) -> Result<T, BookieError> {
 }
 
 impl Replica {
+    /// Whose copy it is.
+    pub(super) const fn member(&self) -> BookieMember {
+        self.member
+    }
+
+    /// The entries it holds, as runs in order.
+    pub(super) fn holds(&self) -> Result<&[RangeInclusive<u64>], BookieError> {
+        self.held.as_deref().map_err(Clone::clone)
+    }
+
     /// What it should hold and does not; nothing where it is not known how far the ledger goes.
     fn lacks(&self) -> Vec<RangeInclusive<u64>> {
         let Ok(held) = &self.held else { return Vec::new() };

@@ -177,7 +177,8 @@ impl Serving {
     async fn open(&self, world: &Rc<World>) -> Result<(), LogError> {
         let Some(head) = self.log.mark_recovering(world).await? else { return Ok(()) };
         let unavailable = |reason| LogError::Metadata(MetadataError::Unavailable { reason });
-        let end = recovery::recover(world, &head.ledger).await.map_err(|problem| unavailable(problem.to_string()))?;
+        let recovered = recovery::recover(world, &head.ledger, &self.log).await;
+        let end = recovered.map_err(|problem| unavailable(problem.to_string()))?;
         let state = LedgerState::Closed { last_entry: end.last_entry, length: end.length };
         let ledger = LedgerMetadata { state, fragments: end.fragments, ..head.ledger.clone() };
         self.log.close_head(world, head.ledger.id, closed(&head, ledger, world.wall()).as_ref()).await

@@ -4,6 +4,7 @@
 use crate::{
     broker,
     chain::{self, PARTITION},
+    duel,
     engine::WORLD,
     invariants, log, metadata, node,
     plan::HOUR,
@@ -277,16 +278,20 @@ fn cut_network(world: &Rc<World>) {
 /// Messages overtake each other for a while, and often another broker takes the partition over meanwhile, so that
 /// writers and recoverers of one ledger meet at the bookies.
 fn jam_network(world: &Rc<World>) {
-    let time = world.millis(1_000, 10_000);
+    let time = if world.plan.duels { world.millis(3_000, 9_000) } else { world.millis(1_000, 10_000) };
     tell!(world, "messages are jammed for {} ms", time.as_millis());
     world.count("networks jammed");
     world.jammed_until.set(world.engine.now() + time);
-    if world.flips(0.6) {
-        let (after, inner) = (world.time(Duration::ZERO, time), Rc::clone(world));
+    if world.plan.duels {
+        duel::begin(world, time);
+    }
+    if world.plan.duels || world.flips(0.6) {
+        let soon = if world.plan.duels { time.min(Duration::from_secs(3)) } else { time };
+        let (after, inner) = (world.time(Duration::ZERO, soon), Rc::clone(world));
         world.engine.spawn_on(WORLD, async move {
             inner.sleep(after).await;
-            // Half of the time the old owner sleeps through it, and then goes on where it was.
-            if inner.flips(0.5) {
+            // Half of the time the old owner sleeps through it, and then goes on where it was; never in a duel.
+            if !inner.plan.duels && inner.flips(0.5) {
                 pause_owner(&inner);
             }
             broker::give_away(&inner).await;

@@ -2,13 +2,15 @@
 //! simulated time, under faults drawn from a seed. The same seed gives the same run, event by event.
 //!
 //! Read in this order: `plan` (what a run is like), `runner` (its phases), `world` and `engine` (time and tasks), `node`,
-//! `broker`, `writer`, `recovery`, `repair`, `heal` (who acts), `network`, `metadata`, `faults` (what goes wrong),
+//! `broker`, `writer`, `recovery`, `repair`, `heal` (who acts), `network`, `metadata`, `faults`, `duel` (what goes wrong),
 //! `oracle`, `chain`, `invariants`, `liveness` (what must be true), `soak` (many seeds).
 //!
 //! `make simulate SEEDS=1000`, `make simulate MINUTES=60`, and for one run with its story `make simulate SEED=7 TRACE=1`.
+//! `DUELS=1` with any of them runs duels.
 
 mod broker;
 mod chain;
+mod duel;
 mod engine;
 mod faults;
 mod heal;

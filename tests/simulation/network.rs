@@ -2,6 +2,7 @@
 //! overtaken, or come an hour late; a caller that hears nothing gives up at its deadline and knows nothing.
 
 use crate::{
+    duel::{self, Fate},
     engine::{Promise, WORLD, promise, within},
     node,
     plan::HOUR,
@@ -143,7 +144,8 @@ fn arrivals(world: &World, from: Site, to: Site) -> Vec<Duration> {
         return vec![world.time(HOUR, HOUR + Duration::from_secs(10))];
     }
     let is_jammed = world.engine.now() < world.jammed_until.get();
-    let mut arrivals = vec![if is_jammed { delay_in_jam(world) } else { delay(world) }];
+    let first = if is_jammed && !world.plan.duels { delay_in_jam(world) } else { delay(world) };
+    let mut arrivals = vec![first];
     if world.strikes(wire.repeat) {
         world.count("messages repeated");
         arrivals.push(world.millis(1, 5000));
@@ -155,7 +157,14 @@ fn arrivals(world: &World, from: Site, to: Site) -> Vec<Duration> {
 pub(crate) async fn call(world: &Rc<World>, request: Request) -> Answered {
     let (answering, answer) = promise();
     let (from, to) = (world.here(), Site::Bookie(request.member().id));
-    let arrivals = arrivals(world, from, to);
+    let arrivals = match duel::fate(world, &request) {
+        Some(Fate::After(delay)) => vec![delay],
+        Some(Fate::Refused(after)) => {
+            world.sleep(after).await;
+            return Err(BookieError::Unavailable { reason: "connection refused".into() });
+        }
+        None => arrivals(world, from, to),
+    };
     // Sometimes a broken connection is noticed; it does not say whether the request arrived.
     let notices = arrivals.is_empty() && world.flips(0.5);
     for after in arrivals {

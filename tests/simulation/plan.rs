@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) rates: Rates,
     /// A sync during which the power goes.
     pub(crate) torn_sync: f64,
+    /// Jams are duels.
+    pub(crate) duels: bool,
 }
 
 impl Plan {
@@ -128,6 +130,7 @@ impl Plan {
             metadata,
             rates,
             torn_sync,
+            duels: false,
         }
     }
 
@@ -140,6 +143,29 @@ impl Plan {
             ..self.rates
         };
         Self { clients: 6, think: Duration::from_millis(50), rates, ..self }
+    }
+
+    /// A run of nothing but duels ([`crate::duel`]): brokers take a busy partition from each other, and crash now and then.
+    pub(crate) fn dueling(self) -> Self {
+        let rates = Rates {
+            jam_network: Some(Duration::from_secs(5)),
+            crash_broker: Some(Duration::from_secs(30)),
+            ..Rates::default()
+        };
+        Self {
+            quorum: Quorum::new(3, 3, 2).expect("legal"),
+            bookies: 5,
+            brokers: 3,
+            has_lull: false,
+            clients: self.clients * 3,
+            think: Duration::from_millis(30),
+            wire: Wire { lose: 0.0, repeat: 0.0, slow: 0.0, late: 0.0 },
+            metadata: MetadataFaults { lose_call: 0.0, lose_answer: 0.0, late: 0.0 },
+            rates,
+            torn_sync: 0.0,
+            duels: true,
+            ..self
+        }
     }
 
     /// When the hour begins in which hardly anything happens, and when it ends.

@@ -2,6 +2,7 @@
 
 use crate::{
     engine::promise,
+    log::Log,
     network::{self, Answered, Request, Response},
     trace::tell,
     world::World,
@@ -11,6 +12,7 @@ use broker::ledger::recovery_machine::{Command, End, Event, Found, LedgerRecover
 use protocol::{
     id::EntryId,
     ledger::{entry::SealedEntry, metadata::LedgerMetadata},
+    mutant::Mutant,
     service::bookie::{AddEntry, BookieError, FenceLedger, ReadEntries},
 };
 use std::{
@@ -28,22 +30,24 @@ struct Recovery {
     found: RefCell<BTreeMap<EntryId, SealedEntry>>,
     ended: crate::engine::Promise<Result<End, RecoveryError>>,
     is_over: Cell<bool>,
+    log: Rc<Log>,
 }
 
 /// Finds out where a ledger ends, and makes every entry up to there safe.
-pub(crate) async fn recover(world: &Rc<World>, metadata: &LedgerMetadata) -> Result<End, RecoveryError> {
+pub(crate) async fn recover(world: &Rc<World>, metadata: &LedgerMetadata, log: &Rc<Log>) -> Result<End, RecoveryError> {
     world.count("recoveries");
     tell!(world, "{} recovers ledger {}", world.here(), metadata.id);
     let (ended, end) = promise();
     let machine = RefCell::new(LedgerRecovery::new(metadata.clone(), limits(world)));
     let is_over = Cell::default();
-    let recovery = Rc::new(Recovery { metadata: metadata.clone(), machine, found: RefCell::default(), ended, is_over });
+    let (log, found, metadata) = (Rc::clone(log), RefCell::default(), metadata.clone());
+    let recovery = Rc::new(Recovery { metadata, machine, found, ended, is_over, log });
     recovery.step(world, Event::Start);
     let end = end.await;
     recovery.is_over.set(true);
     match &end {
-        Ok(end) => tell!(world, "{}: ledger {} ends at {:?}", world.here(), metadata.id, end.last_entry),
-        Err(problem) => tell!(world, "{}: ledger {} is not recovered: {problem}", world.here(), metadata.id),
+        Ok(end) => tell!(world, "{}: ledger {} ends at {:?}", world.here(), recovery.metadata.id, end.last_entry),
+        Err(problem) => tell!(world, "{}: ledger {} is not recovered: {problem}", world.here(), recovery.metadata.id),
     }
     end
 }
@@ -57,6 +61,9 @@ impl Recovery {
         self.machine.borrow_mut().on_event(event, &mut commands);
         let ensemble = self.machine.borrow().ensemble();
         world.oracle.borrow_mut().propose(self.metadata.id, &ensemble);
+        if world.mutants.has(Mutant::PublishInRecovery) {
+            self.publish(world);
+        }
         for command in commands {
             match command {
                 Command::Fence { member } => {
@@ -89,6 +96,18 @@ impl Recovery {
                 Command::Done(end) => self.ended.give(Ok(end)),
                 Command::Fail(error) => self.ended.give(Err(error)),
             }
+        }
+    }
+
+    /// What no recovery of ours does (R11). The product's driver could not: it has no way to metadata.
+    fn publish(self: &Rc<Self>, world: &Rc<World>) {
+        let fragments = self.machine.borrow().fragments().to_vec();
+        if fragments != self.metadata.fragments {
+            let changed = LedgerMetadata { fragments, ..self.metadata.clone() };
+            let (recovery, inner) = (Rc::clone(self), Rc::clone(world));
+            world.engine.spawn(async move {
+                drop(recovery.log.replace(&inner, &recovery.metadata, &changed).await);
+            });
         }
     }
 

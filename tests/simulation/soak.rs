@@ -1,7 +1,7 @@
 //! Many seeds, or one: what `make test` and `make simulate` run. Owns the environment variables, the progress line, the
 //! summary, and what is printed about a seed that fails.
 
-use crate::{Report, Violation, run, runner::run_told};
+use crate::{Report, Violation, plan::Plan, runner::run_plan};
 use parking_lot::Mutex;
 use protocol::mutant::Mutants;
 use std::{
@@ -20,6 +20,17 @@ fn number(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
 }
 
+/// Runs a seed; as a run of duels if `MAGNETAR_DUELS` is set.
+fn run(seed: u64, told: bool) -> (Result<Report, Violation>, String) {
+    let plan = Plan::draw(seed);
+    let plan = if duels() { plan.dueling() } else { plan };
+    run_plan(seed, plan, Mutants::NONE, told)
+}
+
+fn duels() -> bool {
+    number("MAGNETAR_DUELS").is_some_and(|duels| duels > 0)
+}
+
 /// Runs what the environment asks for, 500 seeds if it asks for nothing.
 pub(crate) fn from_environment() {
     if let Some(seed) = number("MAGNETAR_SEED") {
@@ -35,7 +46,7 @@ pub(crate) fn from_environment() {
 
 /// Runs one seed and prints its story, or the end of it.
 fn tell_one(seed: u64) {
-    let (result, story) = run_told(seed, Mutants::NONE);
+    let (result, story) = run(seed, true);
     let is_whole = number("MAGNETAR_TRACE").is_some_and(|trace| trace > 0);
     match &result {
         Ok(report) if is_whole => println!("{story}{report}"),
@@ -50,7 +61,8 @@ fn print_failure(seed: u64, violation: &Violation, story: &str, is_whole: bool) 
     let from = if is_whole { 0 } else { lines.len().saturating_sub(LINES) };
     println!("\nseed {seed}: {violation}\n");
     lines[from..].iter().for_each(|line| println!("{line}"));
-    println!("\nseed {seed}: {violation}\nreplay it with: make simulate SEED={seed} TRACE=1\n");
+    let duels = if duels() { " DUELS=1" } else { "" };
+    println!("\nseed {seed}: {violation}\nreplay it with: make simulate SEED={seed}{duels} TRACE=1\n");
 }
 
 #[derive(Default)]
@@ -93,11 +105,11 @@ impl Soak {
             if seed >= self.last || is_over || self.failed.load(Ordering::Relaxed) {
                 return;
             }
-            match run(seed, Mutants::NONE) {
+            match run(seed, false).0 {
                 Ok(report) => self.total.lock().0.add(&report),
                 Err(violation) => {
                     self.failed.store(true, Ordering::Relaxed);
-                    let (_, story) = run_told(seed, Mutants::NONE);
+                    let (_, story) = run(seed, true);
                     let mut total = self.total.lock();
                     total.1 = Some(total.1.map_or(seed, |other: u64| other.min(seed)));
                     print_failure(seed, &violation, &story, false);

@@ -4,6 +4,7 @@
 use crate::{
     broker::{BrokerNode, Serving},
     chain::Chain,
+    duel::Duel,
     engine::{Engine, ProcessId, Sleep, WORLD},
     metadata::Metadata,
     node::Node,
@@ -69,6 +70,8 @@ pub(crate) struct World {
     pub(crate) is_calm: Cell<bool>,
     /// Until when messages of bookies take any time up to seconds.
     pub(crate) jammed_until: Cell<Duration>,
+    /// Which bookies are far away meanwhile.
+    pub(crate) duel: RefCell<Duel>,
     /// And everything that went wrong is mended.
     pub(crate) is_healed: Cell<bool>,
     /// One-way connections that carry nothing.
@@ -96,6 +99,7 @@ impl World {
             violation: RefCell::default(),
             is_calm: Cell::default(),
             jammed_until: Cell::default(),
+            duel: RefCell::default(),
             is_healed: Cell::default(),
             cuts: RefCell::default(),
             sites: RefCell::new(BTreeMap::from([(WORLD, Site::Metadata)])),

@@ -4,6 +4,7 @@
 
 use super::{
     free_port,
+    lan::Lan,
     proxy::Proxy,
     shim::{Shim, cut},
 };
@@ -13,7 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tempfile::TempDir;
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub proxies: bool,
     /// `name=value` for every process.
     pub settings: Vec<String>,
+    /// Puts every process into a room of its own ([`Room`]); whoever starts the cluster is in [`Room::CLIENT`].
+    pub lan: Option<Arc<Lan>>,
     /// Directories of bookies that are not below the scratch folder, by position.
     pub homes: Vec<Option<PathBuf>>,
 }
@@ -54,10 +57,32 @@ impl Plan {
         Self { proxies: true, ..self }
     }
 
+    /// In namespaces of their own; one room for the client, one for metadata, one for the broker, and one per bookie.
+    pub fn with_lan(self, lan: Arc<Lan>) -> Self {
+        Self { lan: Some(lan), ..self }
+    }
+
     /// With a setting for every process.
     pub fn with(mut self, setting: &str) -> Self {
         self.settings.push(setting.into());
         self
+    }
+}
+
+/// Which room of a [`Lan`] is whose.
+pub struct Room;
+
+impl Room {
+    /// Clients and commands.
+    pub const CLIENT: usize = 0;
+    /// The metadata node.
+    pub const METADATA: usize = 1;
+    /// The broker.
+    pub const BROKER: usize = 2;
+
+    /// A bookie, by position.
+    pub const fn bookie(at: usize) -> usize {
+        3 + at
     }
 }
 
@@ -75,6 +100,10 @@ pub struct Member {
     pub link: Option<Proxy>,
     /// The proxy through which it reaches metadata.
     pub metadata_link: Option<Proxy>,
+    /// Where it listens.
+    host: Ipv4Addr,
+    /// The namespace it runs in; that of whoever starts it if none is named.
+    room: Option<String>,
     home: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -82,18 +111,21 @@ pub struct Member {
 }
 
 impl Member {
-    fn new(name: String, home: PathBuf, role: &[&str], plan: &Plan) -> Self {
+    fn new(name: String, home: PathBuf, role: &[&str], plan: &Plan, at: usize) -> Self {
         fs::create_dir_all(home.join("data")).expect("a home");
         let shim = if plan.shim { Shim::new(&home.join("data"), &home.join("shim")) } else { None };
         let (admin, port) = (free_port(), free_port());
+        let host = plan.lan.as_ref().map_or(Ipv4Addr::LOCALHOST, |lan| lan.host(at));
+        let room = plan.lan.as_ref().map(|lan| lan.room(at));
         let mut arguments: Vec<String> = role.iter().map(ToString::to_string).collect();
         arguments.extend(["--data-dir".into(), home.join("data").display().to_string()]);
-        arguments.extend(["--admin-address".into(), format!("127.0.0.1:{admin}")]);
+        arguments.extend(["--admin-address".into(), format!("{host}:{admin}")]);
         for setting in &plan.settings {
             arguments.extend(["--set".into(), setting.clone()]);
         }
         let (link, metadata_link) = (None, None);
-        Self { name, admin, port, shim, link, metadata_link, home, arguments, child: None, stopped: false }
+        let (child, stopped) = (None, false);
+        Self { name, admin, port, shim, link, metadata_link, host, room, home, arguments, child, stopped }
     }
 
     fn argue(&mut self, name: &str, value: impl ToString) {
@@ -101,7 +133,19 @@ impl Member {
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        SocketAddr::from((self.host, self.port))
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        super::http_get((self.host, self.admin).into(), path)
+    }
+
+    /// The program, in the room it belongs to; what starts it there becomes it.
+    fn program(&self) -> Command {
+        let Some(room) = &self.room else { return Command::new(super::binary()) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", room]).arg(super::binary());
+        command
     }
 
     /// Its data directory.
@@ -123,7 +167,7 @@ impl Member {
     pub fn spawn(&mut self) {
         assert!(!self.is_running(), "{} is already running", self.name);
         let log = File::options().create(true).append(true).open(self.home.join("log")).expect("a log file");
-        let mut command = Command::new(super::binary());
+        let mut command = self.program();
         command.args(&self.arguments).env("RUST_BACKTRACE", "1");
         let errors = log.try_clone().expect("a second handle");
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -136,7 +180,7 @@ impl Member {
 
     /// Whether `/ready` says so.
     pub fn is_ready(&self) -> bool {
-        super::http_get(self.admin, "/ready").is_some_and(|(status, _)| status == 200)
+        self.get("/ready").is_some_and(|(status, _)| status == 200)
     }
 
     /// Waits for `/ready`; fails at once if the process ends.
@@ -150,12 +194,12 @@ impl Member {
     }
 
     fn obstacle(&self) -> Option<(u16, String)> {
-        super::http_get(self.admin, "/ready")
+        self.get("/ready")
     }
 
     /// The sum of a metric over all its series.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, body) = super::http_get(self.admin, "/metrics")?;
+        let (_, body) = self.get("/metrics")?;
         let values = body.lines().filter(|l| l.strip_prefix(name).is_some_and(|r| r.starts_with(['{', ' '])));
         let values: Vec<f64> = values.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
         (!values.is_empty()).then(|| values.iter().sum())
@@ -271,10 +315,16 @@ impl Cluster {
     pub fn prepared(mut plan: Plan) -> Self {
         plan.settings.insert(0, "group.initial.rebalance.delay.ms=0".into());
         let scratch = tempfile::tempdir().expect("a scratch folder");
-        let mut metadata =
-            Member::new("metadata".into(), scratch.path().join("metadata"), &["metadata", "start"], &plan);
+        let mut metadata = Member::new(
+            "metadata".into(),
+            scratch.path().join("metadata"),
+            &["metadata", "start"],
+            &plan,
+            Room::METADATA,
+        );
         metadata.argue("--address", metadata.address());
-        let mut broker = Member::new("broker".into(), scratch.path().join("broker"), &["broker", "start"], &plan);
+        let mut broker =
+            Member::new("broker".into(), scratch.path().join("broker"), &["broker", "start"], &plan, Room::BROKER);
         broker.argue("--id", 1);
         broker.argue("--kafka-address", broker.address());
         Self::lead_to_metadata(&mut broker, &metadata, &plan);
@@ -297,7 +347,7 @@ impl Cluster {
         let at = self.bookies.len();
         let name = format!("bookie{}", at + 1);
         let home = self.plan.homes.get(at).cloned().flatten().unwrap_or_else(|| self.scratch.path().join(&name));
-        let mut bookie = Member::new(name, home, &["bookie", "start"], &self.plan);
+        let mut bookie = Member::new(name, home, &["bookie", "start"], &self.plan, Room::bookie(at));
         bookie.argue("--id", at + 1);
         bookie.argue("--address", bookie.address());
         if self.plan.proxies {

@@ -5,6 +5,7 @@
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod lan;
 pub mod load;
 pub mod proxy;
 pub mod shim;
@@ -76,12 +77,16 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// An HTTP GET on this machine; none if nobody answers.
-pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// Says that something is not tested here, where the output of a test that passes is shown, too.
+pub fn skip(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").expect("standard error");
+}
+
+/// An HTTP GET; none if nobody answers.
+pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let text = String::from_utf8_lossy(&answer);
@@ -169,7 +174,7 @@ impl Server {
 
     /// An HTTP GET at the admin address; none if it does not answer.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        http_get(self.admin, path)
+        http_get((Ipv4Addr::LOCALHOST, self.admin).into(), path)
     }
 
     /// The value of a metric whose line starts with `series`.

@@ -195,7 +195,7 @@ fn build(source: &str, flags: &[&str]) -> Option<PathBuf> {
     match built {
         Ok(output) => assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr)),
         Err(problem) => {
-            eprintln!("SKIPPED: no C compiler (cc: {problem}), so there are no power cuts and no storage faults here");
+            super::skip(&format!("no C compiler (cc: {problem}), so there are no power cuts and no storage faults"));
             return None;
         }
     }

@@ -168,6 +168,12 @@ impl LedgerRecovery {
         self.writer.metadata().last_fragment().map(|f| f.ensemble.clone()).unwrap_or_default()
     }
 
+    /// The fragments that the ledger will be closed with, as far as they are known now.
+    #[must_use]
+    pub fn fragments(&self) -> &[Fragment] {
+        &self.writer.metadata().fragments
+    }
+
     /// Whether this member has answered the fence.
     #[must_use]
     pub fn has_answered(&self, member: BookieMember) -> bool {
@@ -265,8 +271,11 @@ impl LedgerRecovery {
 
     fn read(&mut self, entry: EntryId, out: &mut Vec<Command>) {
         // R7: a bookie that this recovery has brought in holds nothing old, and would honestly say so.
-        let ensemble = self.metadata.ensemble_of(entry);
-        let fence = !self.metadata.is_closed();
+        let ensemble = match self.limits.mutants.has(Mutant::ReadFromReplacements) {
+            true => self.writer.metadata().ensemble_of(entry),
+            false => self.metadata.ensemble_of(entry),
+        };
+        let fence = !self.metadata.is_closed() && !self.limits.mutants.has(Mutant::ReadWithoutFence);
         out.extend(ensemble.iter().map(|m| Command::Read { member: *m, entry, fence }));
         self.phase = Phase::Reading(entry, Answers::of(ensemble));
     }
