@@ -2,6 +2,8 @@
 //!
 //! A fake is complete, in memory, and deterministic: a call takes effect when it is made. [`faults::Faults`] are the
 //! switches that all fakes share. [`conformance`] runs on fakes, on the real services and on remote clients alike.
+//! [`history`] lets concurrent clients of a metadata service loose and writes down what they saw; [`linearizability`] and
+//! [`oracles`] judge it.
 //! Nothing here is part of the product (feature `testing`).
 
 pub mod batches;
@@ -12,7 +14,10 @@ pub mod conformance;
 pub mod coordinator;
 pub mod directory;
 pub mod faults;
+pub mod history;
+pub mod linearizability;
 pub mod metadata;
+pub mod oracles;
 pub mod peer;
 pub mod quorum;
 
