@@ -1,9 +1,10 @@
-//! `magnetar bench`: measures a running server or the store of a bookie, and beside it the bare disk or network in the
-//! same run. Owns what is measured and how; what is measured does not know it.
+//! `magnetar bench`: measures a running server, a metadata cluster or the store of a bookie, and beside it the bare disk
+//! or network in the same run. Owns what is measured and how; what is measured does not know it.
 
 mod consume;
 mod fetcher;
 mod figures;
+mod metadata;
 mod pace;
 mod probe;
 mod produce;
@@ -11,7 +12,7 @@ mod store;
 
 use clap::Subcommand;
 
-/// Measures a running server, or the store alone.
+/// Measures a running server, a metadata cluster, or the store alone.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Produce at a rate, or as fast as possible
@@ -29,6 +30,11 @@ pub enum BenchCommand {
         after_help = "Examples:\n  magnetar bench store --quick                                 every kind of case, small\n  magnetar bench store --data-dir /mnt/disk                    on the disk that a bookie would use\n  magnetar bench store --entry-size 1KiB --ledgers 100 --in-flight 1    one entry at a time\n\nEach case makes a store of its own, writes it, deletes every second ledger if asked, and removes it."
     )]
     Store(store::BenchStore),
+    /// Put keys into a metadata cluster: ours, ZooKeeper or etcd
+    #[command(
+        after_help = "Examples:\n  magnetar bench metadata --servers localhost:9095 --clients 64\n  magnetar bench metadata --target zookeeper --servers a:2181,b:2181,c:2181 --clients 64 --duration 10s\n  magnetar bench metadata --target etcd --servers a:2379,b:2379,c:2379 --mix read=90 --json\n  magnetar bench metadata fill --keys 1000000 --value-size 200\n  magnetar bench metadata hold --sessions 100000 --watches 100000\n\ntests/rivals.sh starts all three on this machine and compares them."
+    )]
+    Metadata(metadata::BenchMetadata),
 }
 
 impl BenchCommand {
@@ -41,6 +47,7 @@ impl BenchCommand {
             Self::Produce(args) => args.run(),
             Self::Consume(args) => args.run(),
             Self::Store(args) => args.run(),
+            Self::Metadata(args) => args.run(),
         }
     }
 }

@@ -287,6 +287,7 @@ fn a_long_history_with_much_at_a_time_takes_little() {
 #[test]
 fn a_refutation_shows_the_calls_and_what_was_possible() {
     let history = [
+        put(9, (0, 1), "of no matter", Outcome::Failed),
         put(1, (1, 2), "a", written(1)),
         put_if(1, (3, 9), 1, "b", written(2)),
         put(4, (4, 5), "z", Outcome::Unknown),
