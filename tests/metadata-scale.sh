@@ -67,6 +67,7 @@ echo "restarted    ready after $(since "$begin"), $(resident)"
 stop 1 KILL; begin=$(now); start 1
 echo "after KILL   ready after $(since "$begin"), $(resident)"
 
+: >"$scratch/hold"
 "$magnetar" bench metadata hold --sessions "$held" --watches "$held" --duration 10s >"$scratch/hold" 2>&1 &
 nodes[hold]=$!
 until grep -q '^holding' "$scratch/hold"; do

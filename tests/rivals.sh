@@ -38,10 +38,16 @@ trap stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-launch() { # launch NAME COMMAND..: in the background, its words in NAME.log
-  local name=$1; shift
-  "$@" >"$scratch/$name.log" 2>&1 &
+launch() { # launch TARGET NODE COMMAND..: in the background, its words in TARGET-NODE.log
+  local target=$1 node=$2; shift 2
+  "$@" >"$scratch/$target-$node.log" 2>&1 &
   pids+=($!)
+  processes[$target]+=" /proc/$!/stat"
+}
+
+cpu() { # CPU seconds of a target's servers so far; the name of a program may hold blanks, so it is cut off
+  # shellcheck disable=SC2086
+  cat ${processes[$1]} | sed 's/.*) //' | awk -v hz="$(getconf CLK_TCK)" '{ t += $12 + $13 } END { printf "%.2f", t / hz }'
 }
 
 start_magnetar() {
@@ -56,7 +62,7 @@ start_magnetar() {
     elif "$magnetar" metadata start --help | grep -q -- '--peer-address'; then
       join=(--peer-address "127.0.0.1:$((base + 10 + n))")
     fi
-    launch "magnetar-$n" "$magnetar" metadata start --data-dir "$scratch/magnetar-$n" --log warn \
+    launch magnetar "$n" "$magnetar" metadata start --data-dir "$scratch/magnetar-$n" --log warn \
       --address "127.0.0.1:$((base + n))" --admin-address "127.0.0.1:$((base + 20 + n))" "${join[@]}"
     servers[magnetar]+=${servers[magnetar]:+,}127.0.0.1:$((base + n))
     await_serving magnetar "${servers[magnetar]}"
@@ -89,7 +95,7 @@ $quorum
 CFG
     # A heap that the data never fills, allocated at once; everything else is the JVM's own choice. Without a binding of
     # slf4j on the class path it does not log, which costs nothing.
-    launch "zookeeper-$n" java -Xms1g -Xmx1g -cp "$zookeeper_jar" \
+    launch zookeeper "$n" java -Xms1g -Xmx1g -cp "$zookeeper_jar" \
       org.apache.zookeeper.server.quorum.QuorumPeerMain "$scratch/zookeeper-$n.cfg"
     servers[zookeeper]+=${servers[zookeeper]:+,}127.0.0.1:$((base + 30 + n))
   done
@@ -105,7 +111,7 @@ start_etcd() {
   for n in 1 2 3; do cluster+=${cluster:+,}n$n=http://127.0.0.1:$((base + 70 + n)); done
   for n in 1 2 3; do
     # Everything as by default: synced log, a snapshot every 100,000 entries, 100 ms heartbeats, 2 GiB of data at most.
-    launch "etcd-$n" etcd --name "n$n" --data-dir "$scratch/etcd-$n" --logger zap --log-level warn \
+    launch etcd "$n" etcd --name "n$n" --data-dir "$scratch/etcd-$n" --logger zap --log-level warn \
       --listen-client-urls "http://127.0.0.1:$((base + 60 + n))" \
       --advertise-client-urls "http://127.0.0.1:$((base + 60 + n))" \
       --listen-peer-urls "http://127.0.0.1:$((base + 70 + n))" \
@@ -129,13 +135,15 @@ await_serving() { # await_serving TARGET SERVERS
 }
 
 measure() { # measure TARGET CLIENTS [DURATION]: one line of JSON; an error of a call is in it and does not end the run
+  local before; before=$(cpu "$1")
   "$magnetar" bench metadata --target "$1" --servers "${servers[$1]}" --clients "$2" --in-flight "$in_flight" \
-    --value-size "$value" --mix "$mix" --duration "${3:-$duration}" --json 2>"$scratch/problem" ||
-    echo "  $1 with $2 clients: $(cat "$scratch/problem")" >&2
+    --value-size "$value" --mix "$mix" --duration "${3:-$duration}" --json >"$scratch/measured" \
+    2>"$scratch/problem" || echo "  $1 with $2 clients: $(cat "$scratch/problem")" >&2
+  sed "s/^{/{\"server_cpu_seconds\":$(awk -v a="$before" -v b="$(cpu "$1")" 'BEGIN { print b - a }'),/" "$scratch/measured"
 }
 
 echo "# $(date +%F), $(nproc) cores, $("$magnetar" --version), values of $value bytes, $in_flight in flight, $mix"
-declare -A servers=()
+declare -A servers=() processes=()
 targets=()
 for target in "${wanted[@]}"; do
   case $target in magnetar | zookeeper | etcd) ;; *) echo "no such target: $target"; exit 2 ;; esac
@@ -187,6 +195,9 @@ for load in sorted({load for load, _ in runs}):
         p50, p99, p999 = (statistics.median(f[kind][q] for f in found) / 1000 for q in ("p50_us", "p99_us", "p999_us"))
         print(f"  {target:10} {statistics.median(rates):8.0f}/s ({min(rates):.0f} to {max(rates):.0f})   {kind} p50 {p50:.2f} ms  "
               f"p99 {p99:.2f} ms  p99.9 {p999:.2f} ms   {sum(f['errors'] for f in found)} errors, {found[0]['servers']} servers")
+        servers, clients = (statistics.median(1e6 * f[name] / f["calls"] for f in found)
+                            for name in ("server_cpu_seconds", "client_cpu_seconds"))
+        print(f"  {'':10} CPU of one call: {servers:.0f} us in the servers, {clients:.0f} us in its client")
     probes = [p for at in rounds for p in disk[at]]
     moved = sum(max(disk[at]) > MOVED * min(disk[at]) for at in rounds if disk[at])
     print(f"  {'disk':10} {statistics.median(probes):8.0f}/s ({min(probes):.0f} to {max(probes):.0f})   one append and fdatasync after the other; "

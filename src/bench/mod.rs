@@ -5,6 +5,7 @@ mod consume;
 mod fetcher;
 mod figures;
 mod metadata;
+mod meter;
 mod pace;
 mod probe;
 mod produce;

@@ -1,8 +1,7 @@
 //! `magnetar bench store`: what the store of a bookie does with a disk, without a network or a cluster around it. Owns the
-//! cases and the table; a case is run by `load`, its costs are read by `meter`.
+//! cases and the table; a case is run by `load`, its costs are read by the `meter`.
 
 mod load;
-mod meter;
 
 use super::{
     figures,

@@ -77,7 +77,7 @@ impl Hold {
         self.report(&held);
         match held.problem {
             Some(problem) => bail!("{} failed: {problem}", table::count(held.failed, "heartbeat")),
-            None if held.lost > 0 => bail!("{} ended", table::count(held.lost as u64, "watch")),
+            None if held.lost > 0 => bail!("{} of the watches ended", table::number(held.lost as u64)),
             None => Ok(()),
         }
     }
@@ -159,9 +159,9 @@ impl Hold {
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
-            "holding {} and {} after {:.1} s",
-            table::count(u64::from(self.sessions), "session"),
-            table::count(u64::from(self.watches), "watch"),
+            "holding {} sessions and {} watches after {:.1} s",
+            table::number(u64::from(self.sessions)),
+            table::number(u64::from(self.watches)),
             opened.as_secs_f64()
         )?;
         Ok(out.flush()?)

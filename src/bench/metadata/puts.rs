@@ -9,6 +9,7 @@ use super::{
 use crate::{
     bench::{
         figures::{quantile_micros, quantiles},
+        meter::Meter,
         probe::per_second,
     },
     cli::table,
@@ -64,11 +65,17 @@ fn read_share(text: &str) -> Result<u32, String> {
     percent.filter(|percent| *percent <= 100).ok_or_else(|| "must be read=0 to read=100".into())
 }
 
-/// What was counted while it was measured.
+/// What was counted.
 struct Tally {
+    /// Microseconds of each put while it was measured.
     puts: Histogram<u64>,
+    /// The same of reads.
     reads: Histogram<u64>,
     errors: u64,
+    /// All calls, also those that made the keys and those of the warm-up.
+    calls: u64,
+    /// CPU seconds of this process for all of them.
+    cpu: f64,
     /// The first error.
     problem: Option<String>,
 }
@@ -76,7 +83,7 @@ struct Tally {
 impl Tally {
     fn new() -> anyhow::Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, 600_000_000, 3);
-        Ok(Self { puts: histogram()?, reads: histogram()?, errors: 0, problem: None })
+        Ok(Self { puts: histogram()?, reads: histogram()?, errors: 0, calls: 0, cpu: 0.0, problem: None })
     }
 
     fn count(&mut self, ticket: Ticket, answer: Result<(), String>, now: Duration) {
@@ -107,6 +114,8 @@ impl Puts {
 
     async fn measure(&self, tasks: &Tasks) -> anyhow::Result<Tally> {
         let clients = self.clients as usize;
+        let meter = Meter::new(&[]);
+        let before = meter.read();
         let (tally, ready) = (Arc::new(Mutex::new(Tally::new()?)), Arc::new(Barrier::new(clients)));
         let mut running = tokio::task::JoinSet::new();
         for number in 0..clients {
@@ -118,8 +127,9 @@ impl Puts {
         while let Some(ended) = running.join_next().await {
             ended.map_err(|panicked| anyhow!("a client panicked: {panicked}"))??;
         }
-        let tally = Arc::into_inner(tally).context("a client goes on")?;
-        Ok(tally.into_inner())
+        let mut tally = Arc::into_inner(tally).context("a client goes on")?.into_inner();
+        tally.cpu = meter.read().since(before).cpu;
+        Ok(tally)
     }
 
     fn report(&self, tally: &Tally) {
@@ -136,6 +146,7 @@ impl Puts {
             }
         }
         println!("  errors   {}", table::number(tally.errors));
+        println!("  clients  {:.2} CPU seconds for {}", tally.cpu, table::count(tally.calls, "call"));
     }
 
     fn json(&self, tally: &Tally) -> serde_json::Value {
@@ -148,6 +159,7 @@ impl Puts {
             "target": format!("{:?}", self.target).to_lowercase(), "servers": self.servers.servers.len(),
             "clients": self.clients, "in_flight": self.in_flight, "value_size": self.value_size,
             "seconds": self.duration.as_secs_f64(), "puts": put, "reads": read, "errors": tally.errors,
+            "calls": tally.calls, "client_cpu_seconds": tally.cpu,
         })
     }
 }
@@ -187,6 +199,7 @@ impl Share {
         for _ in 0..keys.len().min(CREATING) {
             client.answer().await?.1.map_err(|problem| anyhow!("cannot make a key: {problem}"))?;
         }
+        self.tally.lock().calls += keys.len() as u64;
         Ok(())
     }
 
@@ -214,8 +227,10 @@ impl Share {
             let (ticket, answer) = client.answer().await?;
             waiting -= 1;
             let now = self.clock.monotonic();
+            let mut tally = self.tally.lock();
+            tally.calls += 1;
             if answer.is_err() || (from..to).contains(&now) {
-                self.tally.lock().count(ticket, answer, now);
+                tally.count(ticket, answer, now);
             }
         }
     }

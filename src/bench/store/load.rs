@@ -1,11 +1,14 @@
 //! One case: entries of one size into so many ledgers, as fast as they are acknowledged. Owns the order of entries and
 //! deletes; the bookie is the real one, without a cluster.
 
-use super::{
-    meter::{Cost, Meter, space_of},
-    size_of,
+use super::size_of;
+use crate::{
+    bench::{
+        meter::{Cost, Meter, space_of},
+        probe::per_second,
+    },
+    cli::table,
 };
-use crate::{bench::probe::per_second, cli::table};
 use anyhow::{Context, anyhow};
 use bookie::{BookieConfig, DetachedBookie, store::StoreError};
 use bytes::BytesMut;

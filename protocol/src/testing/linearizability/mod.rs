@@ -7,6 +7,7 @@
 //!
 //! A history must write every value once, so that a value names the call that wrote it.
 
+mod frontier;
 mod projection;
 mod register;
 mod search;

@@ -13,12 +13,13 @@
 
 use super::{
     Call, NotProven,
+    frontier::{Configuration, Frontier},
     projection::{Op, project, values},
-    register::{Register, Value},
+    register::Value,
     table::{Impossible, Table},
 };
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// What happens along a history. At one position calls begin before others return, which allows more orders rather than
 /// fewer, and nothing is forgotten before whoever needs it has returned.
@@ -28,34 +29,6 @@ enum Event {
     Return,
     /// A call without a known outcome is of no more use.
     Forget,
-}
-
-/// What may be true at one position.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Configuration {
-    register: Register,
-    /// The open calls that have taken effect, by number, ascending.
-    done: Vec<usize>,
-}
-
-impl Configuration {
-    fn has(&self, op: usize) -> bool {
-        self.done.binary_search(&op).is_ok()
-    }
-
-    fn with(&self, op: usize, register: Register) -> Self {
-        let mut done = self.done.clone();
-        if let Err(at) = done.binary_search(&op) {
-            done.insert(at, op);
-        }
-        Self { register, done }
-    }
-
-    fn forget(&mut self, op: usize) {
-        if let Ok(at) = self.done.binary_search(&op) {
-            self.done.remove(at);
-        }
-    }
 }
 
 /// Finds an order of the calls on a key.
@@ -73,8 +46,9 @@ pub(super) fn linearize(key: &str, calls: &[&Call], bound: usize) -> Result<(), 
         });
     }
     events.sort_unstable();
-    let start = Configuration { register: Register::default(), done: Vec::new() };
-    let mut search = Search { calls, ops: &ops, open: BTreeSet::new(), frontier: HashSet::from([start]), bound };
+    let mut search =
+        Search { calls, ops: &ops, open: BTreeSet::new(), deletes: Vec::new(), frontier: Frontier::default(), bound };
+    search.frontier.insert(Configuration::default(), 0);
     for (position, event, op) in events {
         match event {
             Event::Begin => search.begin(op),
@@ -98,31 +72,34 @@ struct Search<'a> {
     /// All of the history that concerns the key.
     calls: &'a [&'a Call],
     ops: &'a [Op<'a>],
-    /// Invoked, and not ended.
+    /// Invoked, and not ended; without the deletes that are alike.
     open: BTreeSet<usize>,
-    frontier: HashSet<Configuration>,
+    /// Those deletes, as far as they have been invoked and are of use.
+    deletes: Vec<usize>,
+    frontier: Frontier,
     bound: usize,
 }
 
 impl Search<'_> {
     fn begin(&mut self, op: usize) {
+        if self.ops[op].is_unknown_delete() {
+            return self.deletes.push(op);
+        }
         self.open.insert(op);
         if self.ops[op].step.is_read() {
             let before = std::mem::take(&mut self.frontier);
-            self.frontier = before.into_iter().map(|configuration| self.settled(configuration)).collect();
+            self.frontier = before.map(|configuration| self.settled(configuration));
         }
     }
 
     fn end(&mut self, op: usize) {
+        if self.ops[op].is_unknown_delete() {
+            // All of them are of use for the same time.
+            return self.deletes.clear();
+        }
         self.open.remove(&op);
         let before = std::mem::take(&mut self.frontier);
-        self.frontier = before
-            .into_iter()
-            .map(|mut configuration| {
-                configuration.forget(op);
-                configuration
-            })
-            .collect();
+        self.frontier = before.map(|configuration| configuration.without(op));
     }
 
     /// Lets open reads take effect that fit.
@@ -139,19 +116,22 @@ impl Search<'_> {
     }
 
     /// Every configuration in which `wanted` has taken effect, or none at all if that is too much work.
-    fn linearize(&self, wanted: usize) -> Option<HashSet<Configuration>> {
-        let (mut next, mut seen): (HashSet<_>, HashSet<_>) =
-            self.frontier.iter().cloned().partition(|configuration| configuration.has(wanted));
-        let mut ahead: Vec<_> = seen.iter().cloned().collect();
-        while let Some(configuration) = ahead.pop() {
-            for (op, register) in self.continuations(&configuration) {
-                let after = self.settled(configuration.with(op, register));
-                if after.has(wanted) {
-                    next.insert(after);
-                } else if seen.insert(after.clone()) {
-                    ahead.push(after);
-                }
-                if next.len() + seen.len() > self.bound {
+    fn linearize(&self, wanted: usize) -> Option<Frontier> {
+        let (mut next, mut seen, mut ahead) = (Frontier::default(), Frontier::default(), Vec::new());
+        let mut reach = |configuration: Configuration, deletes: usize, ahead: &mut Vec<_>| {
+            if configuration.has(wanted) {
+                next.insert(configuration, deletes);
+            } else if seen.insert(configuration.clone(), deletes) {
+                ahead.push((configuration, deletes));
+            }
+            next.len() + seen.len() <= self.bound
+        };
+        for (configuration, deletes) in self.frontier.iter() {
+            reach(configuration.clone(), deletes, &mut ahead);
+        }
+        while let Some((configuration, deletes)) = ahead.pop() {
+            for (after, deletes) in self.continuations(&configuration, deletes) {
+                if !reach(self.settled(after), deletes, &mut ahead) {
                     return None;
                 }
             }
@@ -159,24 +139,19 @@ impl Search<'_> {
         Some(next)
     }
 
-    /// The open writes that can take effect next, and what the key then holds.
-    fn continuations(&self, configuration: &Configuration) -> Vec<(usize, Register)> {
+    /// What can be true after the next open write, and how many deletes are used then.
+    fn continuations(&self, configuration: &Configuration, deletes: usize) -> Vec<(Configuration, usize)> {
+        let register = configuration.register;
         let open = || self.open.iter().copied().filter(|op| !configuration.has(*op));
         let earliest = open().filter_map(|op| self.ops[op].revision()).min();
-        let mut deletes = false;
-        let mut found = Vec::new();
-        for op in open() {
-            if self.ops[op].step.is_read() || self.ops[op].revision() > earliest {
-                continue;
-            }
-            if self.ops[op].is_unknown_delete() {
-                // Only the first one; and none where there is nothing to delete.
-                let first = !std::mem::replace(&mut deletes, true);
-                if !first || configuration.register.held.is_none() {
-                    continue;
-                }
-            }
-            found.extend(configuration.register.after(self.ops[op].step).map(|register| (op, register)));
+        let writes = open().filter(|op| !self.ops[*op].step.is_read() && self.ops[*op].revision() <= earliest);
+        let written =
+            writes.filter_map(|op| Some((configuration.with(op, register.after(self.ops[op].step)?), deletes)));
+        let mut found: Vec<_> = written.collect();
+        // A delete of nothing changes nothing.
+        if let Some(delete) = self.deletes.get(deletes).filter(|_| register.held.is_some()) {
+            let deleted = register.after(self.ops[*delete].step).map(|register| configuration.deleted(register));
+            found.extend(deleted.map(|configuration| (configuration, deletes + 1)));
         }
         found
     }
@@ -187,13 +162,13 @@ impl Search<'_> {
         let mut before: Vec<_> = self.ops.iter().filter(recent).collect();
         before.sort_unstable_by_key(|op| std::cmp::Reverse(op.returned));
         before.iter().take(Table::BEFORE).for_each(|op| table.add(op.call, "over"));
-        for op in self.open.iter().filter(|op| **op != refused) {
+        for op in self.open.iter().chain(&self.deletes).filter(|op| **op != refused) {
             table.add(self.ops[*op].call, "open");
         }
         table.add(self.ops[refused].call, "IMPOSSIBLE");
         let values = values(self.calls.iter().copied(), key);
         let names: HashMap<Value, &Bytes> = values.into_iter().map(|(value, number)| (number, value)).collect();
-        let held: BTreeSet<_> = self.frontier.iter().map(|configuration| configuration.register.held).collect();
+        let held: BTreeSet<_> = self.frontier.iter().map(|(configuration, _)| configuration.register.held).collect();
         let shown = |(value, version): (Value, Option<u64>)| (names.get(&value).copied().cloned(), version);
         let possible = held.into_iter().map(|held| held.map(shown)).collect();
         Impossible::new(key, position, possible, table)

@@ -285,6 +285,19 @@ fn a_long_history_with_much_at_a_time_takes_little() {
 }
 
 #[test]
+fn many_unknown_deletes_take_little_too() {
+    let mut history = Vec::new();
+    for n in 0..3_000_u64 {
+        history.push(put(1, (10 * n + 1, 10 * n + 2), &n.to_string(), written(3 * n + 3)));
+        history.push(delete(2, (10 * n + 3, 10 * n + 4), Outcome::Unknown));
+        if n % 100 == 7 {
+            history.push(get(3, (10 * n + 5, 10 * n + 6), None));
+        }
+    }
+    assert_eq!(check(&history, 1_000), Ok(()));
+}
+
+#[test]
 fn a_refutation_shows_the_calls_and_what_was_possible() {
     let history = [
         put(9, (0, 1), "of no matter", Outcome::Failed),

@@ -28,6 +28,7 @@ async fn puts_and_reads_are_counted_and_reach_every_key() {
     let keys = fake.peek_all("bench-");
     assert_eq!(keys.len(), 100);
     assert!(keys.iter().all(|item| item.value.len() == 50));
+    assert!(tally.calls >= 100 + tally.puts.len() + tally.reads.len(), "keys are made by calls, too");
     let json = args.json(&tally);
     let rate = json["puts"]["per_second"].as_f64().expect("a rate");
     assert!((rate - per_second(tally.puts.len(), args.duration)).abs() < 1.0, "{json}");
