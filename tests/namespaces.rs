@@ -47,13 +47,16 @@ fn wait_whole(cluster: &Cluster, topic: &str) {
     });
 }
 
+/// What is done to the network.
+type Act<'a> = &'a dyn Fn();
+
 #[test]
 fn a_bookie_is_cut_off_one_way_and_both_ways() {
     in_lan(|lan, cluster| {
         let load = Load::start(&cluster.bootstrap(), Shape::light("cut"));
         load.wait_more(SOME);
         let bookie = Room::bookie;
-        let faults: [(&str, &dyn Fn(), &dyn Fn()); 4] = [
+        let faults: [(&str, Act<'_>, Act<'_>); 4] = [
             ("requests vanish", &|| lan.cut(Room::BROKER, bookie(0)), &|| lan.mend(Room::BROKER, bookie(0))),
             ("answers vanish", &|| lan.cut(bookie(1), Room::BROKER), &|| lan.mend(bookie(1), Room::BROKER)),
             ("its cable is out", &|| lan.unplug(bookie(2)), &|| lan.plug(bookie(2))),

@@ -188,7 +188,15 @@ impl Deps {
             log_bytes: self.store.log_bytes(),
             snapshot,
             audited: self.applied.audited(),
+            is_changing: self.is_changing(&metrics),
         })
+    }
+
+    /// Whether two sets of voters have a say, or the new set is not agreed on yet.
+    fn is_changing(&self, metrics: &RaftMetrics) -> bool {
+        let membership = &metrics.membership_config;
+        let is_agreed = membership.log_id().is_none_or(|id| id.index <= self.log.committed());
+        membership.membership().get_joint_config().len() > 1 || !is_agreed
     }
 
     fn members(&self, metrics: &RaftMetrics, now: Duration) -> Vec<MemberStatus> {

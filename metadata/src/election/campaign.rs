@@ -74,7 +74,8 @@ impl Campaign {
             let metrics = self.metrics();
             let voters = voters(&metrics);
             let leads = metrics.state == ServerState::Leader;
-            let sight = Sight { now: self.clock.monotonic(), heard: self.ear.last(), leads, voters: &voters };
+            let sight =
+                Sight { now: self.clock.monotonic(), silent_since: self.ear.silent_since(), leads, voters: &voters };
             let next = match promised {
                 Some((round, by)) => standing.promised(round, by, sight),
                 None => standing.look(sight),

@@ -10,32 +10,45 @@ use std::{sync::Arc, time::Duration};
 /// The ear of one node.
 pub(crate) struct Ear {
     clock: Arc<dyn Clock>,
-    heard: Mutex<(Vote, Duration)>,
+    heard: Mutex<Heard>,
+}
+
+struct Heard {
+    /// The latest leader, and when it was heard.
+    leader: (Vote, Duration),
+    /// When somebody got this node's vote.
+    voted: Duration,
 }
 
 impl Ear {
     /// Has heard nobody; the silence begins now.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let now = clock.monotonic();
-        Self { clock, heard: Mutex::new((Vote::default(), now)) }
+        Self { clock, heard: Mutex::new(Heard { leader: (Vote::default(), now), voted: now }) }
     }
 
     /// A message of the leader of this term has arrived. Leaders of earlier terms are not listened to.
     pub(crate) fn hear(&self, vote: Vote) {
         let mut heard = self.heard.lock();
-        if vote.is_committed() && vote >= heard.0 {
-            *heard = (vote, self.clock.monotonic());
+        if vote.is_committed() && vote >= heard.leader.0 {
+            heard.leader = (vote, self.clock.monotonic());
         }
     }
 
-    /// When a leader was heard last, or the silence began.
-    pub(crate) fn last(&self) -> Duration {
-        self.heard.lock().1
+    /// A candidate got this node's vote: it is given the time to win before this node stands itself (Raft, section 5.2).
+    pub(crate) fn has_voted(&self) {
+        self.heard.lock().voted = self.clock.monotonic();
+    }
+
+    /// Since when this node has waited for a leader: the last sign of one, the last vote given, or the start.
+    pub(crate) fn silent_since(&self) -> Duration {
+        let heard = self.heard.lock();
+        heard.leader.1.max(heard.voted)
     }
 
     /// Whether a leader was heard so lately that nobody else may get this node's vote.
     pub(crate) fn has_leader(&self) -> bool {
-        let (vote, at) = *self.heard.lock();
+        let (vote, at) = self.heard.lock().leader;
         vote.is_committed() && self.clock.monotonic() < at + LEASE
     }
 }
@@ -58,9 +71,19 @@ mod tests {
         assert!(!ear.has_leader());
         ear.hear(Vote::new_committed(4, 2));
         assert!(!ear.has_leader(), "an old leader");
-        assert_eq!(ear.last(), Duration::ZERO);
+        assert_eq!(ear.silent_since(), Duration::ZERO);
         ear.hear(Vote::new_committed(6, 2));
         assert!(ear.has_leader());
-        assert_eq!(ear.last(), LEASE);
+        assert_eq!(ear.silent_since(), LEASE);
+    }
+
+    #[test]
+    fn whoever_has_voted_waits_and_knows_no_leader() {
+        let clock = Arc::new(ManualClock::default());
+        let ear = Ear::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        clock.advance(LEASE);
+        ear.has_voted();
+        assert_eq!(ear.silent_since(), LEASE);
+        assert!(!ear.has_leader(), "a candidate is no leader");
     }
 }

@@ -114,7 +114,11 @@ impl Inner {
 
     async fn vote(&self, body: &[u8]) -> Result<Bytes, PeerError> {
         let request: VoteRequest<u64> = unpack(body)?;
-        self.raft.vote(request).await.map(|answer| pack(&answer)).map_err(failed)
+        let answer = self.raft.vote(request).await.map_err(failed)?;
+        if answer.vote_granted {
+            self.ear.has_voted();
+        }
+        Ok(pack(&answer))
     }
 
     fn canvass(&self, candidate: u64, body: &[u8]) -> Result<Bytes, PeerError> {

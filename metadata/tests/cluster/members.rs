@@ -2,12 +2,13 @@
 
 use super::net::Net;
 use bytes::Bytes;
+use futures::FutureExt;
 use metadata::{MetadataConfig, MetadataDeps, MetadataNode, Peers, Role, StartError};
 use protocol::{
     runtime::{SystemClock, TaskKind, Tasks},
     service::{
         metadata::{Consistency, MetadataError, MetadataService, Operation, Outcome, Transaction},
-        quorum::{MemberRole, QuorumError, QuorumService},
+        quorum::{MemberRole, QuorumError, QuorumService, QuorumStatus},
     },
     wire::metadata::{Handles, MetadataServer, Serving},
 };
@@ -24,6 +25,22 @@ pub(crate) struct Running {
     serving: Tasks,
 }
 
+impl Running {
+    pub(crate) fn status(&self) -> QuorumStatus {
+        self.node.quorum().status().now_or_never().expect("at once").expect("a status")
+    }
+
+    /// Who votes, once that is agreed on.
+    fn voters(&self) -> Option<Vec<u64>> {
+        let status = self.status();
+        (!status.is_changing).then(|| voters(&status))
+    }
+}
+
+fn voters(status: &QuorumStatus) -> Vec<u64> {
+    status.members.iter().filter(|m| m.role == MemberRole::Voter).map(|m| m.member.id).collect()
+}
+
 /// A cluster within the process.
 pub(crate) struct Cluster {
     pub(crate) net: Net,
@@ -36,6 +53,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster of so many voters.
     pub(crate) async fn of(voters: u64) -> Self {
+        tell_what_happens();
         let dirs = tempfile::tempdir().expect("a directory");
         let mut cluster = Self {
             net: Net::default(),
@@ -47,7 +65,10 @@ impl Cluster {
         for id in 1..=voters {
             cluster.start(id).await.expect("starts");
         }
-        cluster.until("every member votes", |cluster| cluster.voters() == (1..=voters).collect::<Vec<_>>()).await;
+        // Before all know that, one that is cut off may take a majority of the old voters with it.
+        let everyone: Vec<u64> = (1..=voters).collect();
+        let settled = |member: &Running| member.voters().is_some_and(|voters| voters == everyone);
+        cluster.until("every member votes", |cluster| cluster.running.values().all(settled)).await;
         cluster
     }
 
@@ -154,11 +175,7 @@ impl Cluster {
 
     /// The voters as the first running member knows them.
     pub(crate) fn voters(&self) -> Vec<u64> {
-        use futures::FutureExt;
-        let Some(member) = self.running.values().next() else { return Vec::new() };
-        let status = member.node.quorum().status().now_or_never().expect("at once").expect("a status");
-        let votes = status.members.into_iter().filter(|m| m.role == MemberRole::Voter);
-        votes.map(|m| m.member.id).collect()
+        self.running.values().next().map(Running::status).map_or_else(Vec::new, |status| voters(&status))
     }
 
     /// Waits until something holds.
@@ -178,6 +195,14 @@ impl Cluster {
             digests.all(|other| Some(other) == first)
         })
         .await;
+    }
+}
+
+/// `MAGNETAR_LOG=debug` tells what the members do.
+fn tell_what_happens() {
+    if let Ok(filter) = std::env::var("MAGNETAR_LOG") {
+        // Tests share a process; the first one is enough.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_thread_ids(true).try_init();
     }
 }
 

@@ -78,6 +78,9 @@ pub struct QuorumStatus {
     pub snapshot: Option<SnapshotStatus>,
     /// The latest audited position and the digest of the state there; members that differ have diverged.
     pub audited: Option<(u64, u64)>,
+    /// Whether a change of the members is under way. Until it is done, nothing goes on without a majority of the old
+    /// voters and one of the new ones.
+    pub is_changing: bool,
 }
 
 /// A snapshot on a node's disk.

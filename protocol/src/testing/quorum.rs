@@ -65,6 +65,7 @@ impl FakeQuorum {
             log_bytes: 0,
             snapshot: None,
             audited: None,
+            is_changing: false,
         };
         let (asked, backup) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Inner { status: Mutex::new(status), asked, backup, faults: Faults::default() }))

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// It is not an address.
 pub(super) fn handle(server: &str, tasks: &Tasks) -> anyhow::Result<Arc<dyn MetadataService>> {
     let options = RemoteOptions { deadline: PATIENCE, ..RemoteOptions::default() };
-    Ok(Arc::new(RemoteMetadata::connect(server, options, tasks)?))
+    Ok(Arc::new(RemoteMetadata::connect(&[server.to_owned()], options, tasks)?))
 }
 
 pub(super) struct Magnetar {

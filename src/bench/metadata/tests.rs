@@ -9,7 +9,7 @@ pub(super) async fn serve_fake(tasks: &Tasks) -> (FakeMetadata, String) {
     let fake = FakeMetadata::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
-    let serving = MetadataServer::new(fake.service(), tasks).serve(listener);
+    let serving = MetadataServer::of(fake.service(), tasks).serve(listener);
     tasks.spawn(TaskKind::Background, "server", async move { serving.await.map_err(|e| e.to_string()) });
     (fake, address)
 }

@@ -77,6 +77,9 @@ impl Members {
             } else {
                 let heads = ["NODE", "ROLE", "ADDRESS", "PEER ADDRESS", "BEHIND", "HEARD"];
                 table::print(&heads, &["NODE", "BEHIND"], status.members.iter().map(|member| row(member, &status)));
+                if status.is_changing {
+                    println!("a change of the members is under way; until it is done, do not stop any of them");
+                }
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -206,6 +209,7 @@ mod tests {
             log_bytes: 0,
             snapshot: None,
             audited: None,
+            is_changing: false,
         };
         let rows: Vec<_> = members.iter().map(|m| row(m, &status).join(" ")).collect();
         assert_eq!(rows, ["1 leader m1:1 - 0 itself", "2 voter m2:1 - 1,500 now", "3 learner m3:1 - - 7 s ago"]);

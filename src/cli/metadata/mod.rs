@@ -5,6 +5,7 @@ mod backup;
 mod keys;
 mod members;
 mod status;
+mod turns;
 mod value;
 
 use super::{cluster_client::ClusterAddress, roles::MetadataStart};
@@ -23,6 +24,7 @@ use protocol::{
 };
 use status::Status;
 use std::{process::ExitCode, sync::Arc, time::Duration};
+use turns::{Elect, Hold};
 
 /// How long a command waits for a metadata node.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,6 +60,10 @@ pub enum MetadataCommand {
     Ls(List),
     /// Print changes as they happen
     Watch(Watch),
+    /// Run something while nobody else does
+    Lock(Hold),
+    /// Run something in one of several processes
+    Elect(Elect),
 }
 
 impl MetadataCommand {
@@ -80,6 +86,8 @@ impl MetadataCommand {
             Self::Rm(args) => args.run(),
             Self::Ls(args) => args.run(),
             Self::Watch(args) => args.run(),
+            Self::Lock(args) => args.run(),
+            Self::Elect(args) => args.run(),
         }
     }
 }

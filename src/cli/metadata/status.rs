@@ -170,6 +170,7 @@ mod tests {
             log_bytes: 2 * 1024 * 1024,
             snapshot: None,
             audited,
+            is_changing: false,
         };
         Seen { id, role: MemberRole::Voter, address: format!("m{id}:1"), status: Some(status) }
     }

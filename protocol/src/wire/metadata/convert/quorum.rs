@@ -97,6 +97,7 @@ impl From<QuorumStatus> for proto::QuorumStatus {
             log_bytes: s.log_bytes,
             snapshot: s.snapshot.map(Into::into),
             audited: s.audited.map(|(index, digest)| proto::Audited { index, digest }),
+            is_changing: s.is_changing,
         }
     }
 }
@@ -120,6 +121,7 @@ impl TryFrom<proto::QuorumStatus> for QuorumStatus {
             log_bytes: s.log_bytes,
             snapshot: s.snapshot.map(Into::into),
             audited: s.audited.map(|a| (a.index, a.digest)),
+            is_changing: s.is_changing,
         })
     }
 }
@@ -180,6 +182,7 @@ mod tests {
             log_bytes: 11,
             snapshot: Some(SnapshotStatus { index: 12, bytes: 13, age: heard }),
             audited: Some((256, u64::MAX)),
+            is_changing: true,
         };
         let bare = QuorumStatus { leader: None, members: vec![], snapshot: None, audited: None, ..full };
         for status in [full, bare] {
