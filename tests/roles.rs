@@ -151,7 +151,7 @@ impl Small {
     }
 
     fn metadata(dir: &Path, address: &str) -> Process {
-        Process::role(dir, "metadata", "metadata", &["--address", address])
+        Process::role(dir, "metadata", "metadata", &["--address", address, "--peer-address", "127.0.0.1:0"])
     }
 
     fn bookie(dir: &Path, servers: &str) -> Process {
@@ -232,7 +232,12 @@ fn a_second_process_on_a_directory_and_a_wrong_cluster_are_refused_with_words() 
 
     small.bookie.signal("TERM");
     assert!(small.bookie.wait_end().success());
-    let other = Process::role(small.dir.path(), "other-metadata", "metadata", &["--address", "127.0.0.1:0"]);
+    let other = Process::role(
+        small.dir.path(),
+        "other-metadata",
+        "metadata",
+        &["--address", "127.0.0.1:0", "--peer-address", "127.0.0.1:0"],
+    );
     let mut lost = Small::bookie(small.dir.path(), &other.address("metadata"));
     assert!(!lost.wait_end().success());
     assert!(lost.text().contains("belongs to bookie 7 of cluster"), "{}", lost.text());

@@ -1,19 +1,14 @@
-//! A cluster of real processes for fault tests: one metadata node, any number of bookies, one broker. Owns the processes
-//! (killed when the test ends, however it ends), their directories, their addresses, which survive restarts, and what is
-//! put between them on purpose: the fault shim below each and a proxy before each. Kills only what it started.
+//! A cluster of real processes for fault tests: one or more metadata nodes, any number of bookies, one broker. Owns which
+//! processes there are and how they find each other, and what is put between them on purpose: the fault shim below each
+//! and a proxy before each. All of them end when the test ends, however it ends.
 
-use super::{
-    free_port,
-    lan::Lan,
-    proxy::Proxy,
-    shim::{Shim, cut},
-};
-use rustix::process::{Pid, Signal, kill_process};
+pub use super::member::Member;
+use super::{free_port, lan::Lan, proxy::Proxy};
 use std::{
-    fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
+    fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tempfile::TempDir;
@@ -27,6 +22,10 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// What a cluster is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    /// How many metadata nodes, with the ids 1 to n; one if none are named.
+    pub voters: usize,
+    /// The server whose metadata the nodes 2 to n join; the first node if none is named.
+    pub founder: Option<String>,
     /// How many bookies, with the ids 1 to n.
     pub bookies: usize,
     /// Runs every process under the fault shim, where there is a C compiler.
@@ -45,6 +44,11 @@ impl Plan {
     /// So many bookies, nothing between them.
     pub fn of(bookies: usize) -> Self {
         Self { bookies, ..Self::default() }
+    }
+
+    /// With so many metadata nodes, reached without proxies.
+    pub fn with_voters(self, voters: usize) -> Self {
+        Self { voters, ..self }
     }
 
     /// With the fault shim.
@@ -86,215 +90,12 @@ impl Room {
     }
 }
 
-/// One process of a cluster and all that outlives it.
-pub struct Member {
-    /// What it is called in messages.
-    pub name: String,
-    /// Its admin port.
-    pub admin: u16,
-    /// The port on which it serves its role.
-    pub port: u16,
-    /// The fault shim below it.
-    pub shim: Option<Shim>,
-    /// The proxy that others reach it through.
-    pub link: Option<Proxy>,
-    /// The proxy through which it reaches metadata.
-    pub metadata_link: Option<Proxy>,
-    /// Where it listens.
-    host: Ipv4Addr,
-    /// The namespace it runs in; that of whoever starts it if none is named.
-    room: Option<String>,
-    home: PathBuf,
-    arguments: Vec<String>,
-    child: Option<Child>,
-    stopped: bool,
-}
-
-impl Member {
-    fn new(name: String, home: PathBuf, role: &[&str], plan: &Plan, at: usize) -> Self {
-        fs::create_dir_all(home.join("data")).expect("a home");
-        let shim = if plan.shim { Shim::new(&home.join("data"), &home.join("shim")) } else { None };
-        let (admin, port) = (free_port(), free_port());
-        let host = plan.lan.as_ref().map_or(Ipv4Addr::LOCALHOST, |lan| lan.host(at));
-        let room = plan.lan.as_ref().map(|lan| lan.room(at));
-        let mut arguments: Vec<String> = role.iter().map(ToString::to_string).collect();
-        arguments.extend(["--data-dir".into(), home.join("data").display().to_string()]);
-        arguments.extend(["--admin-address".into(), format!("{host}:{admin}")]);
-        for setting in &plan.settings {
-            arguments.extend(["--set".into(), setting.clone()]);
-        }
-        let (link, metadata_link) = (None, None);
-        let (child, stopped) = (None, false);
-        Self { name, admin, port, shim, link, metadata_link, host, room, home, arguments, child, stopped }
-    }
-
-    fn argue(&mut self, name: &str, value: impl ToString) {
-        self.arguments.extend([name.into(), value.to_string()]);
-    }
-
-    fn address(&self) -> SocketAddr {
-        SocketAddr::from((self.host, self.port))
-    }
-
-    fn get(&self, path: &str) -> Option<(u16, String)> {
-        super::http_get((self.host, self.admin).into(), path)
-    }
-
-    /// The program, in the room it belongs to; what starts it there becomes it.
-    fn program(&self) -> Command {
-        let Some(room) = &self.room else { return Command::new(super::binary()) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", room]).arg(super::binary());
-        command
-    }
-
-    /// Its data directory.
-    pub fn data(&self) -> PathBuf {
-        self.home.join("data")
-    }
-
-    /// All it printed so far, over all its lives.
-    pub fn log_text(&self) -> String {
-        fs::read_to_string(self.home.join("log")).unwrap_or_default()
-    }
-
-    /// Whether a process is there, be it stopped or not.
-    pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|c| c.try_wait().expect("a child").is_none())
-    }
-
-    /// Starts the process without waiting for it.
-    pub fn spawn(&mut self) {
-        assert!(!self.is_running(), "{} is already running", self.name);
-        let log = File::options().create(true).append(true).open(self.home.join("log")).expect("a log file");
-        let mut command = self.program();
-        command.args(&self.arguments).env("RUST_BACKTRACE", "1");
-        let errors = log.try_clone().expect("a second handle");
-        command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        if let Some(shim) = &self.shim {
-            shim.apply(&mut command);
-        }
-        self.child = Some(command.spawn().expect("the magnetar binary"));
-        self.stopped = false;
-    }
-
-    /// Whether `/ready` says so.
-    pub fn is_ready(&self) -> bool {
-        self.get("/ready").is_some_and(|(status, _)| status == 200)
-    }
-
-    /// Waits for `/ready`; fails at once if the process ends.
-    pub fn wait_ready(&mut self) {
-        let deadline = super::deadline();
-        while !self.is_ready() {
-            let (alive, late) = (self.is_running(), super::passed(deadline));
-            assert!(alive && !late, "{} is not ready (alive: {alive}): {:?}", self.name, self.obstacle());
-            std::thread::park_timeout(std::time::Duration::from_millis(10));
-        }
-    }
-
-    fn obstacle(&self) -> Option<(u16, String)> {
-        self.get("/ready")
-    }
-
-    /// The sum of a metric over all its series.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        let (_, body) = self.get("/metrics")?;
-        let values = body.lines().filter(|l| l.strip_prefix(name).is_some_and(|r| r.starts_with(['{', ' '])));
-        let values: Vec<f64> = values.filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
-        (!values.is_empty()).then(|| values.iter().sum())
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("running");
-        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("not zero");
-        kill_process(pid, signal).expect("our own process");
-    }
-
-    /// SIGKILL: no destructor, no flush.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            child.wait().expect("reaped");
-        }
-    }
-
-    /// SIGSTOP: the process hangs, its connections stay open.
-    pub fn pause(&mut self) {
-        self.signal(Signal::STOP);
-        self.stopped = true;
-    }
-
-    /// SIGCONT.
-    pub fn resume(&mut self) {
-        self.signal(Signal::CONT);
-        self.stopped = false;
-    }
-
-    /// SIGTERM, and waits for the end.
-    pub fn terminate(&mut self) -> ExitStatus {
-        self.signal(Signal::TERM);
-        self.wait_exit()
-    }
-
-    /// Waits until the process ends by itself.
-    pub fn wait_exit(&mut self) -> ExitStatus {
-        let mut status = None;
-        let name = self.name.clone();
-        super::wait_until(&format!("the end of {name}"), || {
-            status = self.child.as_mut().expect("started").try_wait().expect("a child");
-            status.is_some()
-        });
-        self.child = None;
-        status.expect("ended")
-    }
-
-    /// Starts again on the same directory and addresses, and waits until it is ready.
-    pub fn restart(&mut self) {
-        self.spawn();
-        self.wait_ready();
-    }
-
-    /// SIGKILL and the loss of what was not synced; without the shim only SIGKILL. The process stays dead.
-    pub fn power_cut(&mut self, how: cut::Survivors) -> cut::Report {
-        self.kill();
-        self.shim.as_ref().map(|shim| shim.power_cut(how)).unwrap_or_default()
-    }
-
-    /// Empties the directory of the dead process.
-    pub fn wipe(&mut self) {
-        assert!(!self.is_running(), "{} still writes", self.name);
-        fs::remove_dir_all(self.data()).expect("removed");
-        fs::create_dir(self.data()).expect("made");
-        if let Some(shim) = &self.shim {
-            shim.forget();
-        }
-    }
-
-    /// Files below the data directory of the dead process, in a fixed order.
-    pub fn files(&self) -> Vec<PathBuf> {
-        fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-            for entry in fs::read_dir(dir).expect("a directory").flatten() {
-                if entry.path().is_dir() { walk(&entry.path(), found) } else { found.push(entry.path()) }
-            }
-        }
-        let mut found = Vec::new();
-        walk(&self.data(), &mut found);
-        found.sort();
-        found
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// All processes.
 pub struct Cluster {
-    /// The one metadata node.
+    /// The first metadata node, which founds the cluster.
     pub metadata: Member,
+    /// The metadata nodes that join it, with the ids 2 to n.
+    pub joined: Vec<Member>,
     /// Bookies with the ids 1 to n.
     pub bookies: Vec<Member>,
     /// The one broker.
@@ -315,32 +116,60 @@ impl Cluster {
     pub fn prepared(mut plan: Plan) -> Self {
         plan.settings.insert(0, "group.initial.rebalance.delay.ms=0".into());
         let scratch = tempfile::tempdir().expect("a scratch folder");
-        let mut metadata = Member::new(
-            "metadata".into(),
-            scratch.path().join("metadata"),
-            &["metadata", "start"],
-            &plan,
-            Room::METADATA,
-        );
-        metadata.argue("--address", metadata.address());
+        assert!(plan.voters < 2 || (!plan.proxies && plan.lan.is_none()), "nothing is put between metadata nodes");
+        let metadata = Self::metadata_node(1, scratch.path().join("metadata"), &plan);
+        let join = |id| {
+            let mut node = Self::metadata_node(id, scratch.path().join(format!("metadata{id}")), &plan);
+            node.argue("--join", plan.founder.clone().unwrap_or_else(|| metadata.address().to_string()));
+            node
+        };
+        let joined = (2..=plan.voters).map(join).collect();
         let mut broker =
             Member::new("broker".into(), scratch.path().join("broker"), &["broker", "start"], &plan, Room::BROKER);
         broker.argue("--id", 1);
         broker.argue("--kafka-address", broker.address());
-        Self::lead_to_metadata(&mut broker, &metadata, &plan);
-        let mut cluster = Self { metadata, bookies: Vec::new(), broker, plan, scratch };
+        let mut cluster = Self { metadata, joined, bookies: Vec::new(), broker, plan, scratch };
+        cluster.broker.metadata_link = cluster.way_to_metadata();
+        let address = cluster.metadata_for(&cluster.broker);
+        cluster.broker.argue("--metadata", address);
         for _ in 0..cluster.plan.bookies {
             cluster.prepare_bookie();
         }
         cluster
     }
 
-    fn lead_to_metadata(member: &mut Member, metadata: &Member, plan: &Plan) {
-        if plan.proxies {
-            member.metadata_link = Some(Proxy::start(metadata.address()));
-        }
-        let address = member.metadata_link.as_ref().map_or(metadata.address(), Proxy::address);
-        member.argue("--metadata", address);
+    fn metadata_node(id: usize, home: PathBuf, plan: &Plan) -> Member {
+        let name = if id == 1 { "metadata".into() } else { format!("metadata{id}") };
+        let mut node = Member::new(name, home, &["metadata", "start"], plan, Room::METADATA);
+        node.argue("--id", id);
+        node.argue("--address", node.address());
+        node.argue("--peer-address", SocketAddr::new(node.address().ip(), free_port()));
+        node
+    }
+
+    /// The proxy of one member before metadata, if the plan has proxies.
+    fn way_to_metadata(&self) -> Option<Proxy> {
+        self.plan.proxies.then(|| Proxy::start(self.metadata.address()))
+    }
+
+    /// What a member is told about where metadata is.
+    fn metadata_for(&self, member: &Member) -> String {
+        member.metadata_link.as_ref().map_or_else(|| self.metadata_addresses(), |link| link.address().to_string())
+    }
+
+    /// The addresses of all metadata nodes, with commas between them.
+    pub fn metadata_addresses(&self) -> String {
+        self.metadata_nodes().map(|node| node.address().to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// All metadata nodes, by number.
+    pub fn metadata_nodes(&self) -> impl Iterator<Item = &Member> {
+        [&self.metadata].into_iter().chain(&self.joined)
+    }
+
+    /// A metadata node by its number.
+    pub fn metadata_at(&mut self, id: u64) -> &mut Member {
+        if id == 1 { &mut self.metadata } else { &mut self.joined[usize::try_from(id).expect("small") - 2] }
     }
 
     fn prepare_bookie(&mut self) {
@@ -355,7 +184,8 @@ impl Cluster {
             bookie.argue("--advertised", link.address());
             bookie.link = Some(link);
         }
-        Self::lead_to_metadata(&mut bookie, &self.metadata, &self.plan);
+        bookie.metadata_link = self.way_to_metadata();
+        bookie.argue("--metadata", self.metadata_for(&bookie));
         self.bookies.push(bookie);
     }
 
@@ -374,16 +204,12 @@ impl Cluster {
 
     /// All members.
     pub fn members(&mut self) -> impl Iterator<Item = &mut Member> {
-        [&mut self.metadata].into_iter().chain(&mut self.bookies).chain([&mut self.broker])
+        [&mut self.metadata].into_iter().chain(&mut self.joined).chain(&mut self.bookies).chain([&mut self.broker])
     }
 
     /// SIGKILL to every process at once.
     pub fn kill_all(&mut self) {
-        for member in self.members() {
-            if let Some(child) = &mut member.child {
-                let _ = child.kill();
-            }
-        }
+        self.members().for_each(Member::strike);
         self.members().for_each(Member::kill);
     }
 
@@ -393,11 +219,18 @@ impl Cluster {
         self.members().for_each(Member::wait_ready);
     }
 
+    /// Starts the metadata nodes that do not run and waits until all are ready.
+    pub fn restart_metadata(&mut self) {
+        let nodes = [&mut self.metadata].into_iter().chain(&mut self.joined);
+        nodes.filter_map(|m| (!m.is_running()).then_some(m)).for_each(Member::spawn);
+        [&mut self.metadata].into_iter().chain(&mut self.joined).for_each(Member::wait_ready);
+    }
+
     /// Runs a command of ours against this cluster; returns whether it succeeded and all that it printed.
     pub fn run(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new(super::binary())
             .args(arguments)
-            .env("MAGNETAR_METADATA", self.metadata.address().to_string())
+            .env("MAGNETAR_METADATA", self.metadata_addresses())
             .env("MAGNETAR_BOOTSTRAP", self.bootstrap())
             .stdin(Stdio::null())
             .output()

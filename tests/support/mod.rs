@@ -7,7 +7,9 @@ pub mod client;
 pub mod cluster;
 pub mod lan;
 pub mod load;
+pub mod member;
 pub mod proxy;
+pub mod quorum;
 pub mod shim;
 
 use std::{
