@@ -10,9 +10,10 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
-use support::{Server, client};
+use support::{Server, client, free_port, wait_until};
+use tempfile::TempDir;
 
 /// Made by Prometheus itself for every target it scrapes.
 const FROM_PROMETHEUS: &str = "up";
@@ -144,10 +145,42 @@ fn scraped(body: &str) -> BTreeMap<String, BTreeSet<String>> {
     series
 }
 
+/// A second metadata node, which only follows; it is killed when the test ends, however it ends.
+struct Follower {
+    child: Child,
+    _data: TempDir,
+}
+
+impl Follower {
+    /// Joins the metadata node at this port.
+    fn start(leader: u16) -> Self {
+        let data = tempfile::tempdir().expect("a scratch folder");
+        let mut command = Command::new(support::binary());
+        command.args(["metadata", "start", "--learner", "--join", &format!("127.0.0.1:{leader}")]);
+        for address in ["--address", "--peer-address", "--admin-address"] {
+            command.args([address, "127.0.0.1:0"]);
+        }
+        command.arg("--data-dir").arg(data.path().join("data"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child: command.spawn().expect("the magnetar binary"), _data: data }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A server on which all that the dashboard shows has happened: a topic, a group with a member that is 40 records behind,
-/// and a producer that was refused.
+/// a producer that was refused, and a metadata node that follows.
 fn busy_server() -> (Server, impl Sized) {
-    let server = Server::start(&[]);
+    let (metadata, peers) = (free_port(), free_port());
+    let addresses = [("address", metadata), ("peer_address", peers)];
+    let addresses = addresses.map(|(name, port)| format!("metadata.{name}=127.0.0.1:{port}"));
+    let server = Server::start(&addresses.each_ref().map(String::as_str));
+    let follower = Follower::start(metadata);
     client::create_topic(&server.bootstrap(), "orders", 1, &[("max.message.bytes", "2000")]);
     let (producer, ledger) = client::producer(&server.bootstrap(), &[("batch.num.messages", "1")]);
     (0..100).for_each(|n| client::send(&producer, "orders", Some(0), &n.to_string()));
@@ -160,12 +193,15 @@ fn busy_server() -> (Server, impl Sized) {
     consumer.subscribe(&["orders"]).expect("subscribed");
     assert_eq!(client::take(&consumer, 60).len(), 60);
     consumer.commit_consumer_state(CommitMode::Sync).expect("committed");
-    (server, consumer)
+    wait_until("the leader tells how far its follower is behind", || {
+        server.metric("magnetar_metadata_follower_lag_entries{member=").is_some()
+    });
+    (server, (consumer, follower))
 }
 
 #[test]
 fn every_metric_and_label_they_name_is_scraped() {
-    let (server, _member) = busy_server();
+    let (server, _others) = busy_server();
     let lag = "magnetar_gateway_group_lag_records{group=\"billing\",topic=\"orders\",partition=\"0\"}";
     assert_eq!(server.metric(lag), Some(40.0));
     let (status, body) = server.get("/metrics").expect("an answer");
@@ -193,6 +229,26 @@ fn every_metric_and_label_they_name_is_scraped() {
     assert!(missing.is_empty(), "not in a scrape:\n  {}", missing.join("\n  "));
 }
 
+/// The metric that a series of a histogram belongs to.
+fn histogram(series: &str) -> &str {
+    ["_bucket", "_sum", "_count"].iter().find_map(|part| series.strip_suffix(part)).unwrap_or(series)
+}
+
+#[test]
+fn everything_that_metadata_counts_has_a_panel() {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("metadata/src/metrics.rs");
+    let source = fs::read_to_string(source).expect("the metrics of the metadata role");
+    let counted: BTreeSet<&str> = source.split('"').filter(|text| text.starts_with("magnetar_")).collect();
+    assert!(counted.len() >= 20, "only {} metrics found", counted.len());
+    let dashboard: Value = serde_json::from_str(&read("overview.json")).expect("JSON");
+    let expressions = dashboard_expressions(&dashboard);
+    let shown: Vec<String> =
+        expressions.iter().flat_map(|(_, expression)| named(expression).metrics).map(|(metric, _)| metric).collect();
+    let shown: BTreeSet<&str> = shown.iter().map(|metric| histogram(metric)).collect();
+    let hidden: Vec<&&str> = counted.difference(&shown).collect();
+    assert!(hidden.is_empty(), "on no panel: {hidden:?}");
+}
+
 #[test]
 fn names_are_found_in_expressions() {
     let found = named(
@@ -200,6 +256,9 @@ fn names_are_found_in_expressions() {
     );
     let metrics = vec![("a_bucket".into(), vec!["api".into(), "node".into()]), ("b".into(), vec![])];
     assert_eq!(found, Named { metrics, grouped: ["le".into(), "api".into()].into() });
+    let found = named("sum(a * on (instance) b) == 0 or max(min_over_time((c > 0)[10m:])) > 3");
+    let metrics = ["a", "b", "c"].map(|name| (name.to_string(), Vec::new())).to_vec();
+    assert_eq!(found, Named { metrics, grouped: ["instance".into()].into() });
     let body = "# TYPE a counter\na{x=\"1, y=} 2\",z=\"3\"} 4\n\nb 5\n";
     let labels = BTreeSet::from(["x".to_string(), "z".to_string()]);
     assert_eq!(scraped(body), BTreeMap::from([("a".into(), labels), ("b".into(), BTreeSet::new())]));

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs a cluster in processes of their own.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir ~/cluster --bookies 5 --metadata 3\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it."
+    after_help = "Examples:\n  magnetar cluster\n  magnetar cluster --dir ~/cluster --bookies 5 --metadata 3\n  magnetar cluster --set num.partitions=4\n\nThe data is kept: a second run goes on with it. It may have more metadata nodes than the first, but not fewer: a majority of those there were has to run."
 )]
 pub struct Cluster {
     /// Where data and logs are kept [default: ~/.local/share/magnetar-cluster]
@@ -33,7 +33,7 @@ pub struct Cluster {
     /// How many bookies
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9), value_name = "N")]
     pub bookies: u16,
-    /// How many metadata nodes: 1, 3 or 5
+    /// How many metadata nodes; 3 survive the loss of one, 5 that of two
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), value_name = "N")]
     pub metadata: u16,
     /// Let the system choose all ports, so that several clusters fit on one machine

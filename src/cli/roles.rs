@@ -17,7 +17,7 @@ pub enum BrokerCommand {
 /// Runs a metadata node.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata start --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094 --join m1.example.com:9095\n\nThe first node founds a cluster; every other one joins it with --join, catches up, and gets a vote. Three nodes survive\nthe loss of one, five that of two."
+    after_help = "Examples:\n  magnetar metadata start --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 \\\n      --peer-address 0.0.0.0:9094                              the first of several\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 \\\n      --peer-address 0.0.0.0:9094 --join m1.example.com:9095   every other one\n\nThe first node founds a cluster; every other one joins it, catches up, and gets a vote. Three nodes survive the loss of one, five that of two. Every node needs a directory, and on one machine ports, of its own."
 )]
 pub struct MetadataStart {
     /// What every server has.
@@ -26,22 +26,22 @@ pub struct MetadataStart {
     /// The number of this metadata node [default: 1 for the first, given by the cluster to one that joins]
     #[arg(long, value_name = "N")]
     pub id: Option<u64>,
-    /// Where the other processes of the cluster find it [default: localhost:9095]
+    /// Where it listens for brokers, bookies and commands [default: localhost:9095]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
     /// What they are told to connect to, if that is not the same
     #[arg(long, value_name = "HOST:PORT")]
     pub advertised: Option<String>,
-    /// Where other metadata nodes reach it [default: localhost:9094]
+    /// Where it listens for other metadata nodes [default: localhost:9094]
     #[arg(long, value_name = "HOST:PORT")]
     pub peer_address: Option<String>,
     /// What they are told to connect to, if that is not the same
     #[arg(long, value_name = "HOST:PORT")]
     pub peer_advertised: Option<String>,
-    /// Join the cluster of these metadata nodes at the first start; later starts need it no more
+    /// Join the cluster of these metadata nodes; counts only while the directory is empty, and may stay
     #[arg(long, value_name = "HOST:PORT[,..]")]
     pub join: Option<String>,
-    /// Only follow, without a vote
+    /// Only follow, without a vote; magnetar metadata add gives it one later
     #[arg(long)]
     pub learner: bool,
 }

@@ -33,7 +33,7 @@ pub struct Snapshot {
 /// `metadata restore`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata restore /backup/metadata.snapshot --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094\n\nOnly for a cluster whose metadata nodes are lost: it begins a new one with one node, which others can join. What was written\nafter the snapshot is gone; numbers that may have been given out since are skipped. Stop brokers and bookies first, and start\nthem again afterwards."
+    after_help = "Examples:\n  magnetar metadata restore /backup/metadata.snapshot --data-dir /srv/metadata\n  magnetar metadata start --data-dir /srv/metadata --address 0.0.0.0:9095 --peer-address 0.0.0.0:9094\n\nOnly for a cluster whose metadata nodes are lost: it begins a new one with one node, which others join on empty directories. What was written after the snapshot is gone; numbers that may have been given out since are skipped. Stop brokers and bookies first, and start them again afterwards: bookies, then brokers."
 )]
 pub struct Restore {
     /// The file that magnetar metadata snapshot wrote

@@ -49,7 +49,7 @@ pub struct Get {
 /// `metadata put`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata put my/key hello\n  magnetar metadata put my/key - < value\n  magnetar metadata put my/key hello --if-absent\n  magnetar metadata put my/key hello --if-version 1234\n\nExit status: 0 if it was written, 1 if the condition did not hold."
+    after_help = "Examples:\n  magnetar metadata put my/key hello\n  magnetar metadata put my/key - < value\n  magnetar metadata put my/key hello --if-absent\n  magnetar metadata put my/key hello --if-version 1234     the version that get --json shows\n\nExit status: 0 if it was written, 1 if the condition did not hold."
 )]
 pub struct Put {
     /// The key
@@ -75,7 +75,7 @@ pub struct Put {
 /// `metadata rm`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata rm my/key\n\nExit status: 0 if it is gone, 1 if the condition did not hold."
+    after_help = "Examples:\n  magnetar metadata rm my/key\n\nExit status: 0 if it was deleted, 1 if it did not exist or the condition did not hold."
 )]
 pub struct Remove {
     /// The key
@@ -118,7 +118,7 @@ pub struct List {
 /// `metadata watch`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata watch\n  magnetar metadata watch topics/ --json\n  magnetar metadata watch --after 1234       everything since then, if it is still kept\n\nCtrl-C ends it. It goes on when a metadata node fails."
+    after_help = "Examples:\n  magnetar metadata watch\n  magnetar metadata watch topics/ --json\n  magnetar metadata watch --after 1234       everything after that revision, if it is still kept\n\nCtrl-C ends it. It goes on when a metadata node fails."
 )]
 pub struct Watch {
     /// Only keys that begin with this

@@ -30,7 +30,7 @@ pub struct Members {
 /// `metadata add`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata add 4\n\nA node joins by itself: magnetar metadata start --join HOST:PORT. It gets its vote as soon as it has caught up, unless it was\nstarted with --learner; this command gives such a learner its vote."
+    after_help = "Examples:\n  magnetar metadata add 4\n\nA node joins by itself: magnetar metadata start --join HOST:PORT. It gets its vote as soon as it has caught up, unless it was started with --learner; this command waits until such a learner has caught up, and gives it its vote."
 )]
 pub struct Add {
     /// The learner's number
@@ -44,7 +44,7 @@ pub struct Add {
 /// `metadata remove`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata remove 2\n\nTo replace a node that lost its disk: remove it, then start it again on an empty directory with --join.\nThe removed node is to be stopped; what it held stays on the others."
+    after_help = "Examples:\n  magnetar metadata remove 2\n\nTo replace a node that lost its disk: remove it, then start it again on an empty directory with --join. A node that was removed for good is to be stopped; what it held stays on the others.\n\nIt is refused if no majority of the voters that are left answers."
 )]
 pub struct Remove {
     /// The node's number
@@ -57,9 +57,11 @@ pub struct Remove {
 
 /// `metadata transfer`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  magnetar metadata transfer\n  magnetar metadata transfer 3")]
+#[command(
+    after_help = "Examples:\n  magnetar metadata transfer\n  magnetar metadata transfer 3\n\nCalls wait for about a second meanwhile. A node that is stopped in order hands over by itself."
+)]
 pub struct Transfer {
-    /// Who shall lead; the node that holds most if not given
+    /// Who shall lead; the voter that holds most of the log if not given
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
     /// The nodes to ask.

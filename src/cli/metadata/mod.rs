@@ -34,13 +34,13 @@ const CHANGE: Duration = Duration::from_secs(30);
 /// Runs and looks after the metadata service.
 #[derive(Debug, Subcommand)]
 pub enum MetadataCommand {
-    /// Run a metadata node: what exists, and who owns it
+    /// Run a metadata node; they keep what exists, and who owns it
     Start(MetadataStart),
-    /// Show how every metadata node does
+    /// Show every metadata node: whether it answers, who leads, what it holds
     Status(Status),
     /// List the metadata nodes, who leads, and how far the others are behind
     Members(Members),
-    /// Give a learner its vote
+    /// Give a vote to a node that was started with --learner
     Add(Add),
     /// Take a metadata node out, for good or before its lost disk is replaced
     Remove(Remove),
@@ -48,7 +48,7 @@ pub enum MetadataCommand {
     Transfer(Transfer),
     /// Write everything into a file, or have a node shorten its log
     Snapshot(Snapshot),
-    /// Begin a new cluster with what a snapshot's file holds
+    /// Begin a new cluster with what a file of magnetar metadata snapshot holds
     Restore(Restore),
     /// Show what a key holds
     Get(Get),
@@ -60,9 +60,9 @@ pub enum MetadataCommand {
     Ls(List),
     /// Print changes as they happen
     Watch(Watch),
-    /// Run something while nobody else does
+    /// Run something while holding a lock, so that nobody else does at the same time
     Lock(Hold),
-    /// Run something in one of several processes
+    /// Run something while leading: of all that stand for election, one does
     Elect(Elect),
 }
 

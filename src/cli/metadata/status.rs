@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// `metadata status`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  magnetar metadata status\n  magnetar metadata status --json | jq '.[] | select(.state == \"down\")'\n\nExit status: 0 if there is a leader, 1 if there is none or its state has diverged from another's."
+    after_help = "Examples:\n  magnetar metadata status\n  magnetar metadata status --json | jq '.[] | select(.state == \"down\")'\n\nExit status: 0 if a node leads, 1 if none does or two nodes hold different states."
 )]
 pub struct Status {
     /// As JSON
