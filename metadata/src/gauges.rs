@@ -5,11 +5,13 @@ use crate::{
     metrics::MetadataMetrics,
     queue::Entrance,
     raft::{Raft, RaftMetrics, log::LogStore, store::Store},
+    role::Role,
     snapshotting::Written,
 };
 use openraft::ServerState;
 use protocol::runtime::Clock;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often gauges are refreshed.
@@ -17,7 +19,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Refreshes the gauges.
 pub(crate) struct Gauges {
+    pub(crate) me: u64,
     pub(crate) raft: Raft,
+    pub(crate) role: watch::Receiver<Role>,
     pub(crate) log: LogStore,
     pub(crate) applied: Arc<Applied>,
     pub(crate) store: Arc<Store>,
@@ -56,8 +60,13 @@ impl Gauges {
     fn show_raft(&self, raft: &RaftMetrics) {
         let index = |id: Option<crate::raft::LogId>| id.map_or(0.0, |id| id.index as f64);
         self.metrics.term.set(raft.current_term as f64);
-        self.metrics.leads.set(f64::from(u8::from(raft.state == ServerState::Leader)));
-        self.metrics.leader.set(raft.current_leader.map_or(0.0, |leader| leader as f64));
+        let (leads, leader) = match *self.role.borrow() {
+            Role::Leads { .. } => (1.0, self.me),
+            Role::Follows { leader, .. } => (0.0, leader),
+            Role::Nobody => (0.0, 0),
+        };
+        self.metrics.leads.set(leads);
+        self.metrics.leader.set(leader as f64);
         self.metrics.voters.set(raft.membership_config.membership().voter_ids().count() as f64);
         self.metrics.committed_index.set(self.log.committed() as f64);
         self.metrics.applied_index.set(index(raft.last_applied));

@@ -1,5 +1,6 @@
 //! Handing the lead over on purpose: the leader stops to speak, waits until nobody's vote is bound to it any more, and
-//! lets the most advanced voter stand. At a planned stop that takes well under a second, instead of an election timeout.
+//! lets the most advanced voter stand. At a planned stop that takes about a second, and nobody waits for an
+//! election timeout.
 //!
 //! Owns the order of these steps; never decides an election. If the heir is not elected, whoever is elected leads, or
 //! this node again: nothing is lost but time.

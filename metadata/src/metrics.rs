@@ -153,6 +153,16 @@ pub(crate) struct AuditMetrics {
     pub(crate) bytes: Gauge,
 }
 
+impl AuditMetrics {
+    /// Shows nothing any more: another node audits from now on, and two would count everything twice.
+    pub(crate) fn clear(&self) {
+        let Self { audits: _, tasks, lost, leaving, repairable, at_risk, unavailable, unplaced, bytes } = self;
+        for gauge in [tasks, lost, leaving, repairable, at_risk, unavailable, unplaced, bytes] {
+            gauge.set(0.0);
+        }
+    }
+}
+
 impl std::fmt::Debug for AuditMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AuditMetrics")

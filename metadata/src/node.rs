@@ -186,6 +186,12 @@ impl MetadataNode {
         self.raft.metrics().borrow().last_applied.map_or(0, |id| id.index)
     }
 
+    /// The index of the last log entry that was removed because a snapshot holds it; 0 before the first.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.raft.metrics().borrow().purged.map_or(0, |id| id.index)
+    }
+
     /// Writes a snapshot now, so that the log can be shortened.
     ///
     /// # Errors

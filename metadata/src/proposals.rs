@@ -9,7 +9,7 @@ use crate::{
     applied::Applied,
     metrics::MetadataMetrics,
     queue::{Call, Exit, Queued, unavailable},
-    raft::Raft,
+    raft::{Raft, log::LogStore},
     sessions::Leases,
     state::{Batch, Command, Reply},
 };
@@ -30,7 +30,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most bytes of calls that are worked off together.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The most calls that are worked off together.
 const BATCH_CALLS: usize = 4_096;
 /// Entries on their way at a time.
@@ -44,6 +44,7 @@ pub(crate) struct Proposals {
     applied: Arc<Applied>,
     leases: Arc<Mutex<Leases>>,
     clock: Arc<dyn Clock>,
+    log: LogStore,
     metrics: MetadataMetrics,
     /// How long a proposal may take before its callers are told that its outcome is unknown.
     deadline: Duration,
@@ -91,7 +92,7 @@ type Waiting = Vec<(Caller, Duration)>;
 
 impl Proposals {
     pub(crate) fn new(
-        raft: Raft,
+        (raft, log): (Raft, LogStore),
         applied: Arc<Applied>,
         leases: Arc<Mutex<Leases>>,
         clock: Arc<dyn Clock>,
@@ -100,7 +101,7 @@ impl Proposals {
     ) -> Self {
         let last_batch = Mutex::new(clock.monotonic());
         let flights = Mutex::new(Arc::new(Semaphore::new(FLIGHTS as usize)));
-        Self { raft, applied, leases, clock, metrics, deadline, flights, last_batch, audited: AtomicU64::new(0) }
+        Self { raft, applied, leases, clock, log, metrics, deadline, flights, last_batch, audited: AtomicU64::new(0) }
     }
 
     /// This node begins to lead: time before that was measured by others.
@@ -141,6 +142,7 @@ impl Proposals {
         self.metrics.batch.record(commands.len() as f64);
         self.metrics.commands.increment(commands.len() as u64);
         let batch = Batch::new(self.elapsed(now), &commands);
+        let truncated = self.log.truncated();
         // Handed over here, in order; only its end is waited for elsewhere.
         let sent = self.raft.client_write_ff(batch).await;
         let this = Arc::clone(self);
@@ -149,10 +151,12 @@ impl Proposals {
                 Err(fatal) => Err(unavailable(&format!("raft has stopped: {fatal}"))),
                 Ok(answer) => match tokio::time::timeout(this.deadline, answer).await {
                     Ok(Ok(Ok(written))) => Ok(written.data.0),
-                    // It was never appended, or it was cut off again by a leader that does not have it.
-                    Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => {
-                        Err(unavailable("this node does not lead any more"))
-                    }
+                    // It was never appended, or a leader that does not have it has cut it off again. In the second
+                    // case a node that has it may yet be elected after that leader, and commit it.
+                    Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => match this.log.truncated() == truncated {
+                        true => Err(unavailable("this node does not lead any more")),
+                        false => Err(unknown("another leader was elected before a quorum had it".into())),
+                    },
                     Ok(Ok(Err(error))) => Err(unknown(error.to_string())),
                     Ok(Err(_)) => Err(unknown("raft has stopped".into())),
                     Err(_) => Err(unknown(format!("no quorum answered within {:?}", this.deadline))),
@@ -261,7 +265,14 @@ impl Proposals {
             () = over => Err(unavailable("this node does not lead any more")),
         };
         if let Err(error) = confirmed {
-            return reads.into_iter().for_each(|read| read.fail(error.clone()));
+            for read in reads {
+                // It was heard, whoever leads: a session that lives longer harms nobody.
+                if let Call::KeepAlive(session, _) = &read {
+                    let _ = self.heartbeat(*session);
+                }
+                read.fail(error.clone());
+            }
+            return;
         }
         for read in reads {
             match read {

@@ -48,6 +48,8 @@ const CHANGE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a snapshot that was asked for may take.
 const SNAPSHOT: Duration = Duration::from_secs(120);
+/// When it is asked for again.
+const SNAPSHOT_AGAIN: Duration = Duration::from_secs(1);
 /// The sequence of members' numbers.
 const NUMBERS: &str = "metadata-members";
 /// How far a learner may be behind, in log entries, to get its vote.
@@ -87,6 +89,11 @@ impl Quorum {
     /// The handle for callers.
     pub(crate) fn new(deps: Deps) -> Self {
         Self { deps: Arc::new(deps), is_passed_on: false }
+    }
+
+    /// The way to the operators' service of another node.
+    pub(crate) fn open_desk(&self) -> OpenDesk {
+        Arc::clone(&self.deps.open_desk)
     }
 
     /// The handle for other nodes that pass calls on.
@@ -246,7 +253,12 @@ impl Deps {
         }
         tracing::info!(id, address = joining.peer_address, "a metadata node joins");
         self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, seat)]))).await?;
-        Ok(Joined { id, group: place.group })
+        // Two may have asked for the same number at once; openraft lets the first one have it.
+        let metrics = self.metrics();
+        match metrics.membership_config.membership().get_node(&id) {
+            Some(seat) if seat.life == joining.life => Ok(Joined { id, group: place.group }),
+            _ => Err(unavailable(format!("another node has taken the number {id} at this moment"))),
+        }
     }
 
     /// The number that was asked for, if nobody has it, or one that was never given out.
@@ -282,7 +294,7 @@ impl Deps {
             return Err(QuorumError::Refused(format!("there is no member {id}; see magnetar metadata members")));
         }
         if membership.voter_ids().any(|voter| voter == id) {
-            return Ok(());
+            return self.finish_change().await;
         }
         let matched = metrics.replication.as_ref().and_then(|of| of.get(&id).copied().flatten());
         let (holds, last) = (matched.map_or(0, |id| id.index), metrics.last_log_index.unwrap_or(0));
@@ -291,6 +303,16 @@ impl Deps {
         }
         tracing::info!(id, "a metadata node gets its vote");
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+    }
+
+    /// Finishes a change that was left half-way, because its leader was lost between its two steps. Until then a majority
+    /// of the old voters is needed, too.
+    async fn finish_change(&self) -> Result<(), QuorumError> {
+        if self.metrics().membership_config.membership().get_joint_config().len() < 2 {
+            return Ok(());
+        }
+        tracing::warn!("a change of members was left half-way; finishing it");
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
     }
 
     async fn remove(&self, id: u64) -> Result<(), QuorumError> {
@@ -349,12 +371,21 @@ impl Deps {
 
     async fn snapshot(&self) -> Result<SnapshotStatus, QuorumError> {
         let applied = self.metrics().last_applied;
-        self.raft.trigger().snapshot().await.map_err(|e| unavailable(e.to_string()))?;
         let mut metrics = self.raft.metrics();
-        let written = metrics.wait_for(|now| now.snapshot >= applied);
+        let written = async {
+            loop {
+                // One that is being written already ends with an earlier entry; asking again is free.
+                self.raft.trigger().snapshot().await.map_err(|e| unavailable(e.to_string()))?;
+                let written = metrics.wait_for(|now| now.snapshot >= applied);
+                match tokio::time::timeout(SNAPSHOT_AGAIN, written).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(_)) => return Err(unavailable("raft has stopped".into())),
+                    Err(_) => {}
+                }
+            }
+        };
         match tokio::time::timeout(SNAPSHOT, written).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return Err(unavailable("raft has stopped".into())),
+            Ok(written) => written?,
             Err(_) => return Err(unknown(format!("no snapshot was written within {SNAPSHOT:?}"))),
         }
         let status = self.status()?;

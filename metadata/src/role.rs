@@ -85,8 +85,10 @@ impl RoleKeeper {
             if let Some(Divergence { index, ours, leaders }) = self.applied.divergence() {
                 self.role.send_replace(Role::Nobody);
                 return Err(format!(
-                    "after log entry {index} the state of this node ({ours:016x}) is not the leader's ({leaders:016x}); \
-                     keep its directory for whoever looks into it, remove the node and join again on an empty one"
+                    "after log entry {index} the state of this node ({ours:016x}) is not the leader's ({leaders:016x}). \
+                     Find out which of the two differs from the other nodes (magnetar metadata status, AUDITED): that \
+                     one is to be stopped, its directory kept for whoever looks into it, and to join again on an empty \
+                     one"
                 ));
             }
             let role = self.judge(&now);
@@ -99,7 +101,10 @@ impl RoleKeeper {
             }
             tokio::select! {
                 () = stopping.cancelled() => return Ok(()),
-                moved = metrics.changed() => if moved.is_err() { return Ok(()) },
+                moved = metrics.changed() => if moved.is_err() && !stopping.is_cancelled() {
+                    self.role.send_replace(Role::Nobody);
+                    return Err("the metadata service cannot go on: raft has ended without a word".into());
+                },
                 _ = look.tick() => {}
             }
         }

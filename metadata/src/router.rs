@@ -3,8 +3,9 @@
 //!
 //! Owns what a change of role means for calls: those that wait go on waiting for the next leader; those that were passed
 //! on to a leader that is gone are of unknown outcome (if they write) or unavailable (if they read), at once. A call that
-//! another node has passed on is never passed on again: it is refused unless this node leads. That, and the order of the
-//! queue, keeps the calls of one handle in order across leaders.
+//! another node has passed on is never passed on again: it is refused where another node leads, and waits where nobody
+//! does yet, because its sender may know of this node's election first. That, and the order of the queue, keeps the calls
+//! of one handle in order across leaders.
 
 use crate::{
     proposals::Proposals,
@@ -164,6 +165,7 @@ impl Router {
 
     /// Lets calls wait for a leader, but not for ever.
     async fn hold(&mut self, held: &mut Option<Queued>) -> bool {
+        let somebody_else_leads = matches!(*self.role.borrow(), Role::Follows { .. });
         loop {
             let next = match held.take() {
                 Some(next) => next,
@@ -176,7 +178,7 @@ impl Router {
                     },
                 },
             };
-            if next.is_passed_on {
+            if next.is_passed_on && somebody_else_leads {
                 next.call.fail(unavailable("this node does not lead"));
                 continue;
             }

@@ -13,7 +13,7 @@ use protocol::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,25 +75,37 @@ async fn read(service: &Arc<dyn MetadataService>, key: &str) -> Option<String> {
 /// A client that writes one value after the other, and when each of them was confirmed.
 struct Writer {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
     work: tokio::task::JoinHandle<Vec<Instant>>,
 }
 
 impl Writer {
     fn start(quorum: &Quorum, cluster: &Cluster) -> Self {
         let (service, stop) = (quorum.client(&servers(cluster), PATIENCE), Arc::new(AtomicBool::new(false)));
-        let stopping = Arc::clone(&stop);
+        let written = Arc::new(AtomicUsize::new(0));
+        let (stopping, counter) = (Arc::clone(&stop), Arc::clone(&written));
         let work = quorum.runtime.spawn(async move {
             let mut confirmed = vec![now()];
             while !stopping.load(Ordering::Relaxed) {
                 let number = confirmed.len().to_string();
                 // The client hides every failure that a retry can hide, so that none is left for us.
-                let written = service.transact(put("writer", &number)).await;
-                assert!(matches!(written, Ok(Outcome::Committed { .. })), "write {number}: {written:?}");
+                let answer = service.transact(put("writer", &number)).await;
+                assert!(matches!(answer, Ok(Outcome::Committed { .. })), "write {number}: {answer:?}");
                 confirmed.push(now());
+                counter.fetch_add(1, Ordering::Relaxed);
             }
             confirmed
         });
-        Self { stop, work }
+        Self { stop, written, work }
+    }
+
+    /// Waits until it has written some more.
+    fn wait_more(&self) {
+        let before = self.written.load(Ordering::Relaxed);
+        wait_until("it writes", || {
+            assert!(!self.work.is_finished(), "a write has failed");
+            self.written.load(Ordering::Relaxed) > before + 100
+        });
     }
 
     /// The moments of confirmation.
@@ -119,9 +131,10 @@ fn writes_go_on_soon_after_the_leader_was_killed() {
         let leader = quorum.leader(&cluster);
         times.push(now());
         cluster.metadata_at(leader).kill();
-        quorum.leader(&cluster);
+        writer.wait_more();
         cluster.metadata_at(leader).restart();
         quorum.wait_settled(&cluster, &[1, 2, 3]);
+        writer.wait_more();
         eprintln!("killed the leader {} of {kills} times", kill + 1);
     }
     let end = now();
@@ -153,13 +166,10 @@ fn a_leader_that_was_stopped_serves_nothing_stale() {
         cluster.metadata_at(old).pause();
         quorum.runtime.block_on(write(&service, "k", &after));
         // Asked while it does not run: it answers as soon as it does, before anybody told it what it has missed.
-        let asking = async move {
-            let asked: Vec<_> = (0..20).map(|_| direct.get("k".into(), Consistency::Linearizable)).collect();
-            let answers = tokio::spawn(futures::future::join_all(asked));
-            tokio::task::yield_now().await;
-            answers
-        };
-        let asked = quorum.runtime.block_on(asking);
+        let inside = quorum.runtime.enter();
+        let asked: Vec<_> = (0..20).map(|_| direct.get("k".into(), Consistency::Linearizable)).collect();
+        drop(inside);
+        let asked = quorum.runtime.spawn(futures::future::join_all(asked));
         cluster.metadata_at(old).resume();
         for answer in quorum.runtime.block_on(asked).expect("all answer") {
             match answer {

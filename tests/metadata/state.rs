@@ -5,7 +5,7 @@ use super::{PATIENCE, read, servers, three, write};
 use crate::support::{
     Server,
     cluster::{Cluster, Member, Plan, alone},
-    free_port, wait_until,
+    free_port, hold, wait_until,
 };
 use std::{
     fs::{self, File},
@@ -118,6 +118,70 @@ fn a_lost_disk_comes_back_as_a_new_member_on_an_operators_word() {
     assert!(removed, "{text}");
     cluster.metadata_at(lost).restart();
     quorum.wait_settled(&cluster, &[1, 2, 3]);
+}
+
+#[test]
+fn a_node_that_has_moved_tells_the_others_and_deposes_nobody() {
+    let _turn = alone();
+    let (mut cluster, quorum) = three(Plan::default());
+    let leader = quorum.leader(&cluster);
+    let term = quorum.statuses(&cluster)[0].term;
+    let moved = if leader == 3 { 2 } else { 3 };
+    let there = format!("127.0.0.1:{}", free_port());
+    let node = cluster.metadata_at(moved);
+    assert!(node.terminate().success());
+    node.argue_anew("--peer-address", &there);
+    node.restart();
+    quorum.wait_settled(&cluster, &[1, 2, 3]);
+    for one in quorum.statuses(&cluster) {
+        let known = one.members.iter().find(|member| member.member.id == moved).expect("a member");
+        assert_eq!(known.member.peer_address, there, "as node {} knows it", one.node);
+        assert_eq!((one.term, one.leader), (term, Some(leader)), "as node {} knows it", one.node);
+    }
+}
+
+#[test]
+fn a_node_killed_while_a_snapshot_arrives_comes_back_and_can_lead() {
+    let _turn = alone();
+    let (mut cluster, quorum) = three(Plan::default());
+    let leader = quorum.leader(&cluster);
+    let behind = if leader == 3 { 2 } else { 3 };
+    cluster.metadata_at(behind).kill();
+    let metadata = cluster.metadata_addresses();
+    let (filled, text) = run(&metadata, &["bench", "metadata", "fill", "--keys", "100000", "--value-size", "200"]);
+    assert!(filled, "{text}");
+    let service = quorum.client(&servers(&cluster), PATIENCE);
+    // The log keeps some entries beside the snapshot; these push out all that the node lacks.
+    for n in 0..1_100 {
+        quorum.runtime.block_on(write(&service, "k", &n.to_string()));
+    }
+    let at_leader = cluster.metadata_at(leader).address().to_string();
+    let (written, text) = run(&at_leader, &["metadata", "snapshot"]);
+    assert!(written, "{text}");
+    quorum.runtime.block_on(write(&service, "k", "last"));
+    for kill in 1..=6 {
+        let node = cluster.metadata_at(behind);
+        let begun = |text: String| text.matches("receiving a metadata snapshot").count();
+        let before = begun(node.log_text());
+        node.spawn();
+        wait_until("a snapshot arrives", || begun(node.log_text()) > before || node.is_ready());
+        hold(std::time::Duration::from_millis(25 * kill));
+        node.kill();
+        // Others write on while it comes and goes.
+        quorum.runtime.block_on(write(&service, "traffic", &kill.to_string()));
+    }
+    cluster.metadata_at(behind).restart();
+    quorum.wait_settled(&cluster, &[1, 2, 3]);
+    assert!(
+        cluster.metadata_at(behind).log_text().contains("metadata snapshot installed"),
+        "otherwise nothing was shown"
+    );
+    let (moved, text) = run(&metadata, &["metadata", "transfer", &behind.to_string()]);
+    assert!(moved, "{text}");
+    assert_eq!(quorum.leader(&cluster), behind);
+    assert_eq!(quorum.runtime.block_on(read(&service, "traffic")).as_deref(), Some("6"));
+    let all = quorum.statuses(&cluster);
+    assert!(all.iter().all(|one| one.keys == all[0].keys), "{all:?}");
 }
 
 #[test]

@@ -62,6 +62,12 @@ impl Member {
         self.arguments.extend([name.into(), value.to_string()]);
     }
 
+    /// Another value for an argument that it has, from its next start on.
+    pub fn argue_anew(&mut self, name: &str, value: impl ToString) {
+        let at = self.arguments.iter().position(|argument| argument == name).expect("it has the argument");
+        self.arguments[at + 1] = value.to_string();
+    }
+
     /// Where it serves its role.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((self.host, self.port))

@@ -24,8 +24,12 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// No connection yet.
+    /// No connection yet. `MAGNETAR_LOG=protocol=debug` tells what its clients do.
     pub fn new() -> Self {
+        if let Ok(filter) = std::env::var("MAGNETAR_LOG") {
+            // Tests share a process; the first one is enough.
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+        }
         Self { runtime: Runtime::new().expect("a runtime"), tasks: Tasks::default() }
     }
 

@@ -143,6 +143,10 @@ impl Campaign {
             }
             self.voice.silence(Silence::OutOfTouch, !is_in_touch);
             let beat = Beat { vote: metrics.vote, is_probe: self.voice.is_silent() || core.is_stuck() };
+            // As long as it speaks it hears itself, and gives its vote to nobody whom only it can hear.
+            if !beat.is_probe {
+                self.ear.hear(beat.vote);
+            }
             for (id, seat) in self.peers(&metrics) {
                 beating.spawn(self.clone().beat_once(id, seat, beat, now));
             }

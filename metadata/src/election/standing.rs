@@ -65,7 +65,7 @@ impl Standing {
             self.asked = None;
             return Move::Rest;
         }
-        let is_alone = sight.voters.iter().all(|set| set.len() == 1);
+        let is_alone = sight.voters.iter().all(|set| set.iter().eq([&self.me]));
         let patience = if is_alone { Duration::ZERO } else { LEASE + self.jitter(SPREAD) };
         if sight.now < sight.silent_since.max(self.led) + patience {
             self.asked = None;

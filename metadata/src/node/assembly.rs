@@ -83,7 +83,7 @@ impl Assembly {
         let (courier, serve) = peers.split();
         let voice = Voice::default();
         let network = Network::new(me, courier(thread.handle(), &tasks), voice.clone());
-        let log = LogStore::new(Arc::clone(&store));
+        let log = LogStore::behind(Arc::clone(&store), &snapshots);
         let raft = start_raft(&thread, place.id, network.clone(), log.clone(), machine).await?;
         let election_clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ear = Arc::new(Ear::new(Arc::clone(&election_clock)));
@@ -190,7 +190,7 @@ impl Parts {
     /// Calls and sessions.
     fn start_calls(&self, config: &MetadataConfig, exit: Exit) {
         let proposals = Proposals::new(
-            self.raft.clone(),
+            (self.raft.clone(), self.log.clone()),
             Arc::clone(&self.applied),
             Arc::clone(&self.leases),
             Arc::clone(&self.clock),
@@ -230,11 +230,14 @@ impl Parts {
         let upkeep = Upkeep {
             raft: self.raft.clone(),
             quorum: Arc::new(quorum.clone()),
+            open_desk: quorum.open_desk(),
             place: self.place,
             seat: self.seat.clone(),
             is_learner: config.learner,
         };
         let gauges = Gauges {
+            me: self.place.id,
+            role: self.role.clone(),
             raft: self.raft.clone(),
             log: self.log.clone(),
             applied: Arc::clone(&self.applied),

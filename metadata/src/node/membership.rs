@@ -1,10 +1,14 @@
 //! A node's place in its cluster: founding one, joining one, and telling it when the node has moved or has caught up.
 
 use super::{MetadataConfig, MetadataDeps, StartError, assembly::Assembly};
-use crate::raft::{
-    Raft, Seat,
-    identity::{Identity, Place},
+use crate::{
+    quorum::OpenDesk,
+    raft::{
+        LogId, Raft, RaftMetrics, Seat,
+        identity::{Identity, Place},
+    },
 };
+use openraft::ServerState;
 use protocol::service::quorum::{Joining, QuorumError, QuorumService};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +16,8 @@ use uuid::Uuid;
 
 /// The pause before the cluster is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a change of members may stand half-way before it is taken for given up: far longer than its two steps take.
+const HALF_WAY: Duration = Duration::from_secs(2);
 /// How often a node that waits for its cluster says so, in pauses.
 const REMINDER: u32 = 10;
 
@@ -72,20 +78,36 @@ async fn join(
 pub(super) struct Upkeep {
     pub(super) raft: Raft,
     pub(super) quorum: Arc<dyn QuorumService>,
+    pub(super) open_desk: OpenDesk,
     pub(super) place: Place,
     pub(super) seat: Seat,
     pub(super) is_learner: bool,
 }
 
 impl Upkeep {
-    /// Runs until the cluster knows everything, or until `stopping`.
+    /// Runs until this member is taken out, or until `stopping`.
     pub(super) async fn run(self, stopping: CancellationToken) -> Result<(), String> {
-        while let Some(wish) = self.wish() {
+        let (mut metrics, mut was_member) = (self.raft.metrics(), false);
+        loop {
+            let now = metrics.borrow_and_update().clone();
+            let is_member = now.membership_config.membership().get_node(&self.place.id).is_some();
+            if was_member && !is_member {
+                return Ok(());
+            }
+            was_member = is_member;
+            let Some(wish) = self.wish(&now) else {
+                tokio::select! {
+                    moved = metrics.changed() => if moved.is_err() { return Ok(()) },
+                    () = stopping.cancelled() => return Ok(()),
+                }
+                continue;
+            };
             let answer = tokio::select! {
                 answer = async {
                     match wish {
-                        Wish::Address(joining) => self.quorum.join(joining).await.map(|_| ()),
+                        Wish::Address(joining) => self.tell(joining, &now).await,
                         Wish::Vote => self.quorum.promote(self.place.id).await,
+                        Wish::End(change) => self.end(change).await,
                     }
                 } => answer,
                 () = stopping.cancelled() => return Ok(()),
@@ -100,13 +122,34 @@ impl Upkeep {
                 () = stopping.cancelled() => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    /// Tells the cluster where this member is. A leader that still calls at its old address is not heard, so that nobody
+    /// is known to lead; then the others are asked one by one, and whoever leads listens.
+    async fn tell(&self, joining: Joining, now: &RaftMetrics) -> Result<(), QuorumError> {
+        let mut answer = self.quorum.join(joining.clone()).await;
+        let others = now.membership_config.membership().nodes().filter(|(id, _)| **id != self.place.id);
+        for (_, seat) in others.filter(|(_, seat)| !seat.address.is_empty()) {
+            if !matches!(answer, Err(QuorumError::Unavailable { .. })) {
+                break;
+            }
+            answer = match (self.open_desk)(&seat.address) {
+                Ok(other) => other.join(joining.clone()).await,
+                Err(problem) => Err(problem),
+            };
+        }
+        answer.map(drop)
+    }
+
+    /// Ends a change that nobody else ends: promoting a voter does, and changes nothing besides.
+    async fn end(&self, change: LogId) -> Result<(), QuorumError> {
+        tokio::time::sleep(HALF_WAY).await;
+        let now = *self.raft.metrics().borrow().membership_config.log_id();
+        if now == Some(change) { self.quorum.promote(self.place.id).await } else { Ok(()) }
     }
 
     /// What the cluster does not know yet.
-    fn wish(&self) -> Option<Wish> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
+    fn wish(&self, metrics: &RaftMetrics) -> Option<Wish> {
         let membership = metrics.membership_config.membership();
         let Some(known) = membership.get_node(&self.place.id) else {
             // The membership has not arrived yet.
@@ -116,7 +159,11 @@ impl Upkeep {
             return Some(Wish::Address(self.joining()));
         }
         let has_vote = membership.voter_ids().any(|voter| voter == self.place.id);
-        (!has_vote && !self.is_learner).then_some(Wish::Vote)
+        let is_half_way = metrics.state == ServerState::Leader && membership.get_joint_config().len() > 1;
+        match is_half_way {
+            true => (*metrics.membership_config.log_id()).map(Wish::End),
+            false => (!has_vote && !self.is_learner).then_some(Wish::Vote),
+        }
     }
 
     fn joining(&self) -> Joining {
@@ -126,6 +173,10 @@ impl Upkeep {
 }
 
 enum Wish {
+    /// That it is known by these addresses.
     Address(Joining),
+    /// A vote.
     Vote,
+    /// Of a leader: the end of a change that stands in this log entry, if its predecessor has left it half-way.
+    End(LogId),
 }

@@ -157,6 +157,17 @@ impl Inner {
             None => Ok(pack(&SnapshotResponse { vote })),
             Some((vote, meta, file)) => {
                 let left = file.clone();
+                // openraft takes a snapshot that cannot be read for a broken disk, and ends.
+                let read = file.clone();
+                let whole = tokio::task::spawn_blocking(move || read.state().map(drop)).await;
+                let whole = whole.map_err(|e| refuse(&e.to_string())).and_then(|read| {
+                    read.map_err(|e| refuse(&format!("the snapshot is damaged; write another one: {e}")))
+                });
+                if let Err(problem) = whole {
+                    left.discard_unless_adopted();
+                    tracing::error!(%problem, "a metadata snapshot has arrived that cannot be read");
+                    return Err(problem);
+                }
                 let snapshot = Snapshot { meta, snapshot: Box::new(file) };
                 let installed = self.raft.install_full_snapshot(vote, snapshot).await;
                 left.discard_unless_adopted();

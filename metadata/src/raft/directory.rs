@@ -102,6 +102,10 @@ pub fn open(dir: &Path, node: Option<u64>) -> Result<Opened, OpenError> {
     let damaged = |reason: String| OpenError::Damaged { dir: shown.clone(), reason };
     store.verify_log().map_err(|e| damaged(e.to_string()))?;
     let snapshots = Snapshots::open(&dir.join("snapshots"), Arc::clone(&store)).map_err(|e| damaged(e.to_string()))?;
+    let (purged, held) = (store.purged().map_err(|e| damaged(e.to_string()))?, *snapshots.durable().borrow());
+    if let Some(purged) = purged.filter(|purged| *purged > held) {
+        return Err(damaged(format!("the log begins after entry {purged}, and the snapshot ends with entry {held}")));
+    }
     Ok(Opened { store, snapshots, identity })
 }
 
@@ -213,9 +217,20 @@ mod tests {
     fn a_damaged_log_keeps_the_node_from_starting() {
         let dir = tempfile::tempdir().expect("a directory");
         let opened = open(dir.path(), None).expect("opens");
-        opened.store.append(vec![(1, vec![FORMAT, 9, 9, 9, 9, 9])]).expect("writes");
+        opened.store.append(vec![(0, vec![FORMAT, 9, 9, 9, 9, 9])]).expect("writes");
         drop(opened);
         let refused = open(dir.path(), None).expect_err("damaged").to_string();
         assert!(refused.contains("must not vote") && refused.contains("checksum"), "{refused}");
+    }
+
+    #[test]
+    fn entries_that_neither_the_log_nor_the_snapshot_holds_are_missed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = open(dir.path(), None).expect("opens");
+        let last = openraft::LogId::new(openraft::CommittedLeaderId::new(1, 1), 7);
+        opened.store.purge(7, &last).expect("writes");
+        drop(opened);
+        let refused = open(dir.path(), None).expect_err("a hole").to_string();
+        assert!(refused.contains("begins after entry 7, and the snapshot ends with entry 0"), "{refused}");
     }
 }

@@ -1,11 +1,13 @@
 //! The raft log and the vote on disk. Appends are synced before they are reported; nothing else here waits for a disk
-//! flush except votes and truncations, which raft's safety rests on.
+//! flush except votes and truncations, which raft's safety rests on. Nothing is purged before the snapshot that holds it
+//! is on disk.
 //!
 //! The latest entries are also in memory, because each is read twice as soon as it is written: by those who replicate it
 //! and by the state machine. What is in memory is always a whole end of the log on disk.
 
 use super::{
     LogId, StorageError, TypeConfig,
+    snapshots::Snapshots,
     store::{Meta, Store, StoreError, encode},
 };
 use openraft::{
@@ -22,6 +24,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// The most bytes that a replication task is handed at once.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -36,6 +39,8 @@ pub struct LogStore {
     store: Arc<Store>,
     recent: Arc<Mutex<Recent>>,
     counts: Arc<Counts>,
+    /// How far the snapshot on disk goes; none where nothing is ever purged but by hand.
+    snapshot: Option<watch::Receiver<u64>>,
 }
 
 /// What others want to know of the log.
@@ -45,6 +50,8 @@ struct Counts {
     appended: AtomicU64,
     /// The last index that is known to be committed.
     committed: AtomicU64,
+    /// How often the end of the log was cut off.
+    truncated: AtomicU64,
 }
 
 /// The end of the log, without gaps.
@@ -110,7 +117,20 @@ impl LogStore {
     /// The log in an open database.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, recent: Arc::default(), counts: Arc::default() }
+        Self { store, recent: Arc::default(), counts: Arc::default(), snapshot: None }
+    }
+
+    /// As [`LogStore::new`]; nothing is purged that these snapshots do not hold.
+    #[must_use]
+    pub fn behind(store: Arc<Store>, snapshots: &Snapshots) -> Self {
+        Self { snapshot: Some(snapshots.durable()), ..Self::new(store) }
+    }
+
+    /// How often this process has cut off the end of the log, because another leader has another one. What was cut off
+    /// here may still be in the logs of others, and be committed by them.
+    #[must_use]
+    pub fn truncated(&self) -> u64 {
+        self.counts.truncated.load(Ordering::Acquire)
     }
 
     /// Bytes that this process has appended so far.
@@ -252,12 +272,47 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.counts.truncated.fetch_add(1, Ordering::AcqRel);
         self.recent.lock().truncate(log_id.index);
         self.blocking(move |store| store.truncate(log_id.index)).await.map_err(write_failed)
     }
 
+    // openraft purges as soon as it has *begun* to install a snapshot. A process that ends between the two would have
+    // neither the entries nor the snapshot that holds them.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        if let Some(snapshot) = &mut self.snapshot
+            && snapshot.wait_for(|index| *index >= log_id.index).await.is_err()
+        {
+            let reason = "the snapshot that holds what is to be purged was not written".into();
+            return Err(write_failed(StoreError::Malformed { what: "the log", reason }));
+        }
         self.recent.lock().purge(log_id.index);
         self.blocking(move |store| store.purge(log_id.index, &log_id)).await.map_err(write_failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{raft::directory, state::State};
+    use futures::FutureExt;
+    use openraft::{CommittedLeaderId, SnapshotMeta};
+
+    fn id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(1, 1), index)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_purged_before_the_snapshot_that_holds_it_is_on_disk() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = directory::open(dir.path(), None).expect("opens");
+        let mut log = LogStore::behind(Arc::clone(&opened.store), &opened.snapshots);
+        let meta = |index| SnapshotMeta { last_log_id: Some(id(index)), ..SnapshotMeta::default() };
+        opened.snapshots.write(&meta(50), &State::default()).expect("writes");
+        log.purge(id(50)).await.expect("it is held");
+        let mut purging = Box::pin(log.purge(id(100)));
+        assert!(purging.as_mut().now_or_never().is_none(), "the snapshot ends at 50");
+        opened.snapshots.write(&meta(100), &State::default()).expect("writes");
+        purging.await.expect("now it is held");
     }
 }

@@ -4,7 +4,7 @@
 //! been [silenced](Voice) sends nothing that could keep a follower from standing for election.
 
 use super::{
-    Seat, TypeConfig, Vote,
+    LogId, Seat, TypeConfig, Vote,
     courier::{Courier, Lane},
     snapshots::SnapshotFile,
 };
@@ -24,11 +24,14 @@ use std::{
     },
     time::Duration,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes of a snapshot in one message.
 pub const PIECE: usize = 1024 * 1024;
 /// How long a peer may take for a piece of a snapshot, and for installing all of it after the last.
 const PIECE_PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
+/// How long entries may be on their way, and in the queue of the peer's disk.
+const ENTRIES_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a peer that could not be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -121,7 +124,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, seat: &Seat) -> Lines {
         let line = |lane| self.line((target, seat), lane);
-        Lines { urgent: line(Lane::Urgent), log: line(Lane::Log), bulk: line(Lane::Bulk), voice: self.voice.clone() }
+        let (urgent, log, bulk) = (line(Lane::Urgent), Arc::new(line(Lane::Log)), line(Lane::Bulk));
+        Lines { urgent, log, bulk, voice: self.voice.clone(), sending: None }
     }
 }
 
@@ -158,9 +162,19 @@ pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerError> 
 /// The ways to one peer, as openraft uses them.
 pub struct Lines {
     urgent: Line,
-    log: Line,
+    log: Arc<Line>,
     bulk: Line,
     voice: Voice,
+    /// Entries on their way.
+    sending: Option<Sending>,
+}
+
+/// Entries on their way. openraft gives up on them long before a large one has crossed a slow network, and then asks for
+/// the same again: that waits for what is on its way already, or it would never arrive.
+struct Sending {
+    /// Whose they are, which entry they follow, and with which they end.
+    what: (Vote, Option<LogId>, Option<LogId>),
+    answer: AbortOnDropHandle<Result<AppendEntriesResponse<u64>, PeerError>>,
 }
 
 impl Lines {
@@ -198,8 +212,24 @@ impl RaftNetwork<TypeConfig> for Lines {
         if self.voice.is_silent() {
             return Err(unreachable("this node has stopped to lead"));
         }
-        let line = if request.entries.is_empty() { &self.urgent } else { &self.log };
-        line.call(PeerVerb::Append, option.hard_ttl(), &request).await.map_err(failed)
+        if request.entries.is_empty() {
+            return self.urgent.call(PeerVerb::Append, option.hard_ttl(), &request).await.map_err(failed);
+        }
+        let what = (request.vote, request.prev_log_id, request.entries.last().map(|last| last.log_id));
+        let log = &self.log;
+        let begin = || {
+            let line = Arc::clone(log);
+            let call = async move { line.call(PeerVerb::Append, ENTRIES_PATIENCE, &request).await };
+            Sending { what, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
+        };
+        let sending = match self.sending.take().filter(|sending| sending.what == what) {
+            Some(sending) => self.sending.insert(sending),
+            None => self.sending.insert(begin()),
+        };
+        let lost = |e: tokio::task::JoinError| Err(PeerError::Lost { reason: e.to_string() });
+        let answer = (&mut sending.answer).await.unwrap_or_else(lost);
+        self.sending = None;
+        answer.map_err(failed)
     }
 
     async fn full_snapshot(

@@ -11,6 +11,7 @@ use super::{
 use crate::state::State;
 use bytes::Bytes;
 use openraft::SnapshotMeta;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -19,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Bytes that are read or written at a time.
@@ -32,6 +34,12 @@ struct Head {
     meta: SnapshotMeta<u64, Seat>,
     file: String,
     bytes: u64,
+}
+
+impl Head {
+    fn index(&self) -> u64 {
+        self.meta.last_log_id.map_or(0, |id| id.index)
+    }
 }
 
 /// A snapshot's file, open: it can be read to its end even when a newer one takes its place.
@@ -94,18 +102,27 @@ impl Read for Cursor<'_> {
     }
 }
 
-/// The folder of snapshots.
+/// The folder of snapshots. One that is built and one that arrives may meet here: the later one stays.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     dir: PathBuf,
     store: Arc<Store>,
+    /// Held while the current snapshot changes, or is opened.
+    changing: Arc<Mutex<()>>,
+    /// The last log index in the current snapshot; 0 before the first.
+    durable: watch::Sender<u64>,
 }
 
 impl Snapshots {
     /// Opens the folder, makes it if there is none, and removes what is left over.
     pub(super) fn open(dir: &Path, store: Arc<Store>) -> Result<Self, StoreError> {
-        let this = Self { dir: dir.into(), store };
         fs::create_dir_all(dir).map_err(|e| failed(&e))?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(|e| failed(&e))?;
+        }
+        let head: Option<Head> = store.read_meta(Meta::Snapshot)?;
+        let durable = watch::Sender::new(head.map_or(0, |head| head.index()));
+        let this = Self { dir: dir.into(), store, changing: Arc::default(), durable };
         // Nobody writes yet, so what is unfinished stays so.
         this.tidy(&["snapshot", UNFINISHED])?;
         Ok(this)
@@ -116,6 +133,7 @@ impl Snapshots {
     /// # Errors
     /// Its file is gone, or the database failed.
     pub fn current(&self) -> Result<Option<Current>, StoreError> {
+        let _unchanged = self.changing.lock();
         let Some(head): Option<Head> = self.store.read_meta(Meta::Snapshot)? else { return Ok(None) };
         let path = self.dir.join(&head.file);
         let file = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -150,17 +168,30 @@ impl Snapshots {
         Ok(Incoming { file, path, bytes: 0 })
     }
 
-    /// Makes a finished file the current snapshot; durable on return.
+    /// The last log index that the current snapshot holds, as it grows.
+    pub(super) fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
+    }
+
+    /// Makes a finished file the current snapshot, unless a later one is; durable on return.
     ///
     /// # Errors
     /// The disk failed; the old snapshot stays.
     pub fn adopt(&self, meta: &SnapshotMeta<u64, Seat>, file: SnapshotFile) -> Result<SnapshotFile, StoreError> {
+        let _changing = self.changing.lock();
+        let current: Option<Head> = self.store.read_meta(Meta::Snapshot)?;
+        if current.is_some_and(|head| head.meta.last_log_id > meta.last_log_id) {
+            // Its log may be purged already, so that the earlier one could not be followed by anything.
+            fs::remove_file(&file.path).map_err(|e| failed(&e))?;
+            return Ok(file);
+        }
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let name = format!("{index:020}-{}.snapshot", Uuid::new_v4());
         let path = self.dir.join(&name);
         fs::rename(&file.path, &path).and_then(|()| File::open(&self.dir)?.sync_all()).map_err(|e| failed(&e))?;
         let head = Head { meta: meta.clone(), file: name, bytes: file.bytes };
         self.store.write_meta(Meta::Snapshot, &head, true)?;
+        self.durable.send_replace(index);
         self.tidy(&["snapshot"])?;
         Ok(SnapshotFile { path, ..file })
     }
@@ -308,5 +339,16 @@ mod tests {
         assert!(opened.snapshots.current().is_err());
         fs::remove_file(&file.path).expect("removed");
         assert!(opened.snapshots.current().is_err());
+    }
+
+    #[test]
+    fn an_earlier_snapshot_that_is_finished_later_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = directory::open(dir.path(), None).expect("opens");
+        opened.snapshots.write(&meta(100), &state(2)).expect("writes");
+        opened.snapshots.write(&meta(50), &state(1)).expect("is left out");
+        let (found, file) = opened.snapshots.current().expect("reads").expect("a snapshot");
+        assert_eq!((found, file.state().expect("reads").session_count()), (meta(100), 2));
+        assert_eq!((files(&opened.snapshots), *opened.snapshots.durable().borrow()), (1, 100));
     }
 }

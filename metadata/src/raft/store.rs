@@ -168,7 +168,7 @@ impl Store {
         property("rocksdb.estimate-live-data-size") + property("rocksdb.cur-size-all-mem-tables")
     }
 
-    #[expect(clippy::expect_used, reason = "all three families are opened or created in `open`")]
+    #[expect(clippy::expect_used, reason = "both families are opened or created in `open`")]
     fn family(&self, name: &str) -> &ColumnFamily {
         self.db.cf_handle(name).expect("the column family was opened")
     }
@@ -239,12 +239,17 @@ impl Store {
     }
 
     /// Removes the entries up to and including `index`, and notes `purged` in the same write. Not synced: a purge that
-    /// is lost is done again, and its snapshot was synced before it.
+    /// is lost is done again, and its snapshot was synced before it: [`super::log::LogStore`] sees to that.
     pub(super) fn purge<T: Serialize>(&self, index: u64, purged: &T) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(META), Meta::Purged.name(), encode(purged));
         batch.delete_range_cf(self.family(LOG), 0u64.to_be_bytes(), index.saturating_add(1).to_be_bytes());
         self.write(batch, false)
+    }
+
+    /// The index of the last purged entry.
+    pub(super) fn purged(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.read_meta::<LogId>(Meta::Purged)?.map(|purged| purged.index))
     }
 
     /// Makes an empty log begin after an entry, in the term of this vote; durable on return.
@@ -259,17 +264,17 @@ impl Store {
     /// Reads the whole log, so that damage is found before this node votes or leads.
     pub(super) fn verify_log(&self) -> Result<(), StoreError> {
         let purged: Option<LogId> = self.read_meta(Meta::Purged)?;
-        let mut next = purged.map(|purged| purged.index + 1);
+        let mut next = purged.map_or(0, |purged| purged.index + 1);
         for item in self.db.iterator_cf(self.family(LOG), IteratorMode::Start) {
             let (key, value) = item?;
             let index = index_of(&key)?;
             open("a log entry", &value)?;
-            if next.is_some_and(|next| index > next) {
-                let reason = format!("entry {index} follows where {} should", next.unwrap_or_default());
+            if index > next {
+                let reason = format!("entry {index} follows where {next} should");
                 return Err(StoreError::Malformed { what: "the log", reason });
             }
             // What was purged may still lie before, if the purge was not synced.
-            next = next.max(Some(index + 1));
+            next = next.max(index + 1);
         }
         Ok(())
     }
@@ -332,7 +337,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let opened = crate::raft::directory::open(dir.path(), None).expect("opens");
         let store = &opened.store;
-        store.append((1..=3).map(|n| (n, encode(&n))).collect()).expect("writes");
+        store.append((0..=3).map(|n| (n, encode(&n))).collect()).expect("writes");
         assert_eq!(store.verify_log(), Ok(()));
         store.append(vec![(5, encode(&5))]).expect("writes");
         assert!(matches!(store.verify_log(), Err(StoreError::Malformed { what: "the log", .. })));

@@ -2,8 +2,16 @@
 
 use super::members::{Cluster, PATIENCE, patiently, put, read, write};
 use metadata::Role;
-use protocol::service::metadata::{Consistency, MetadataError, Outcome};
-use std::time::Duration;
+use protocol::{
+    id::SessionId,
+    service::{
+        metadata::{
+            Condition, Consistency, MetadataError, MetadataService, Operation, Outcome, RequestId, Transaction,
+        },
+        peer::PeerVerb,
+    },
+};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +133,91 @@ async fn a_follower_that_was_cut_off_does_not_depose_the_leader() {
     cluster.net.heal();
     cluster.until("it follows", |cluster| matches!(cluster.role(away), Role::Follows { .. })).await;
     assert_eq!(cluster.role(leader), Role::Leads { term }, "nobody was elected meanwhile");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_heard_and_hears_nobody_deposes_nobody() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let before = cluster.role(leader);
+    let away = cluster.follower().await;
+    // Nobody writes, so its log is as good as anybody's. It asks all for their votes, the leader as well.
+    for other in (1..=3).filter(|id| *id != away) {
+        cluster.net.cut(other, away);
+    }
+    cluster.until("it notices", |cluster| cluster.role(away) == Role::Nobody).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.net.heal();
+    cluster.until("it follows", |cluster| matches!(cluster.role(away), Role::Follows { .. })).await;
+    assert_eq!(cluster.role(leader), before, "one leader in one term throughout");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_leader_cut_off_is_not_said_to_have_failed() {
+    let cluster = Cluster::of(3).await;
+    let old = cluster.leader().await;
+    cluster.net.isolate(old, 1..=3);
+    // Before it notices: it writes this to its own log, and nobody else does. In a larger cluster somebody may have.
+    let lost = cluster.service(old).transact(put("k", "lost"));
+    let other = *cluster.running.keys().find(|id| **id != old).expect("three");
+    write(&cluster.service(other), "k", "kept").await;
+    cluster.net.heal();
+    let answer = lost.await;
+    assert!(matches!(answer, Err(MetadataError::OutcomeUnknown { .. })), "{answer:?}");
+    cluster.until_equal().await;
+    assert_eq!(read(&cluster.service(old), "k").await.as_deref(), Some("kept"));
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_heard_lives_although_nothing_can_be_confirmed() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let service = cluster.service(leader);
+    let session = service.open_session(Duration::from_secs(1)).await.expect("opened");
+    // As if the disks of all others were slow: signs of life come and go, and nothing is confirmed.
+    cluster.net.mute(PeerVerb::Append);
+    let (since, mut refused) = (Instant::now(), 0);
+    while since.elapsed() < Duration::from_secs(3) {
+        refused += usize::from(service.keep_alive(session).await.is_err());
+    }
+    assert!(refused > 0, "otherwise nothing was shown");
+    cluster.net.heal();
+    write(&service, "k", "v").await;
+    let kept = patiently_alive(&service, session).await;
+    assert!(kept.is_ok(), "{kept:?}");
+    cluster.end().await;
+}
+
+async fn patiently_alive(service: &Arc<dyn MetadataService>, session: SessionId) -> Result<(), MetadataError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match service.keep_alive(session).await {
+            Err(MetadataError::Unavailable { .. }) if Instant::now() < deadline => {}
+            answer => return answer,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_gets_the_first_answer_from_the_next_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let old = cluster.leader().await;
+    let request = Some(RequestId { client: 7, sequence: 1 });
+    let operations = vec![
+        Operation::Sequence { name: "numbers".into(), count: 3 },
+        Operation::Put { key: "k".into(), value: "first".into(), session: None },
+    ];
+    let asked = Transaction { conditions: vec![Condition::Absent("k".into())], operations, request };
+    let first = cluster.service(old).transact(asked.clone()).await.expect("committed");
+    assert!(matches!(first, Outcome::Committed { .. }), "{first:?}");
+    cluster.crash(old).await;
+    let next = cluster.leader().await;
+    let again = cluster.service(next).transact(asked).await;
+    assert_eq!(again, Ok(first), "although the key is there by now");
+    write(&cluster.service(next), "k", "later").await;
     cluster.end().await;
 }
 

@@ -3,6 +3,7 @@
 mod members;
 mod net;
 
+mod commits;
 mod elections;
 mod membership;
 mod snapshots;

@@ -6,7 +6,7 @@ use metadata::raft::courier::{Courier, Lane};
 use parking_lot::Mutex;
 use protocol::service::{
     Answer,
-    peer::{PeerCall, PeerError, PeerService},
+    peer::{PeerCall, PeerError, PeerService, PeerVerb},
     quorum::Member,
 };
 use std::{
@@ -20,6 +20,8 @@ use std::{
 struct Faults {
     /// Directions in which nothing arrives.
     cut: BTreeSet<(u64, u64)>,
+    /// A kind of message that does not arrive anywhere.
+    mute: Option<PeerVerb>,
     /// Of 1,000 messages so many are lost.
     loss: u64,
     /// The longest delay of a message.
@@ -39,8 +41,8 @@ impl Faults {
     }
 
     /// The fate of a message: lost, or delayed.
-    fn fate(&mut self, from: u64, to: u64) -> Option<Duration> {
-        let is_lost = self.cut.contains(&(from, to)) || self.random() % 1_000 < self.loss;
+    fn fate(&mut self, from: u64, to: u64, verb: PeerVerb) -> Option<Duration> {
+        let is_lost = self.mute == Some(verb) || self.cut.contains(&(from, to)) || self.random() % 1_000 < self.loss;
         let part = u32::try_from(self.random() % 1_000).expect("small");
         (!is_lost).then(|| self.delay * part / 1_000)
     }
@@ -69,6 +71,11 @@ impl Net {
         self.faults.lock().cut.insert((from, to));
     }
 
+    /// No message of this kind arrives any more.
+    pub(crate) fn mute(&self, verb: PeerVerb) {
+        self.faults.lock().mute = Some(verb);
+    }
+
     /// Nothing arrives any more at this member, nor from it.
     pub(crate) fn isolate(&self, id: u64, others: impl IntoIterator<Item = u64>) {
         for other in others.into_iter().filter(|other| *other != id) {
@@ -82,6 +89,7 @@ impl Net {
         let mut faults = self.faults.lock();
         (faults.loss, faults.delay) = (0, Duration::ZERO);
         faults.cut.clear();
+        faults.mute = None;
     }
 
     /// Of 1,000 messages so many are lost, and the others are delayed up to this long.
@@ -104,14 +112,14 @@ struct Way {
 
 impl PeerService for Way {
     fn call(&self, call: PeerCall) -> Answer<Bytes, PeerError> {
-        let (net, from, to, patience) = (self.net.clone(), call.from.id, self.to, call.patience);
+        let (net, from, to, patience, verb) = (self.net.clone(), call.from.id, self.to, call.patience, call.verb);
         let desk = net.desks.lock().get(&to).cloned();
         let lost = || PeerError::Lost { reason: "lost on the way".into() };
         let Some(desk) = desk else {
             let reason = format!("member {to} is not there");
             return protocol::service::ready(Err(PeerError::Unreachable { reason }));
         };
-        let arrival = net.faults.lock().fate(from, to);
+        let arrival = net.faults.lock().fate(from, to, verb);
         let exchange = async move {
             match arrival {
                 Some(delay) => tokio::time::sleep(delay).await,
@@ -119,7 +127,7 @@ impl PeerService for Way {
             }
             // Once it has arrived it is worked off, whether or not the answer arrives.
             let answer = tokio::spawn(desk.call(call)).await.map_err(|_| lost())??;
-            let back = net.faults.lock().fate(to, from);
+            let back = net.faults.lock().fate(to, from, verb);
             match back {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => std::future::pending().await,

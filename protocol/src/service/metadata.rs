@@ -123,9 +123,12 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Size that counts against [`MAX_TRANSACTION`], in bytes.
+    /// Size that counts against [`MAX_TRANSACTION`], in bytes. Every operation and condition counts for a little more
+    /// than its key and value, so that many small ones are not endless work.
     #[must_use]
     pub fn size(&self) -> usize {
+        const EACH: usize = 32;
+        let parts = self.operations.len() + self.conditions.len();
         let operation = |o: &Operation| match o {
             Operation::Put { key, value, .. } => key.len() + value.len(),
             Operation::Delete(key) | Operation::Sequence { name: key, .. } => key.len(),
@@ -134,7 +137,8 @@ impl Transaction {
             Condition::Absent(k) | Condition::Present(k) | Condition::Version(k, _) => k.len(),
             Condition::Session(_) => 8,
         };
-        self.operations.iter().map(operation).sum::<usize>() + self.conditions.iter().map(condition).sum::<usize>()
+        let conditions: usize = self.conditions.iter().map(condition).sum();
+        self.operations.iter().map(operation).sum::<usize>() + conditions + parts * EACH
     }
 }
 

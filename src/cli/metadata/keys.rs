@@ -155,6 +155,8 @@ fn refuse_records(name: &str, force: bool) -> anyhow::Result<()> {
         prefix::STRAYS,
         prefix::SCRUBS,
         prefix::CONFIG,
+        prefix::LOCKS,
+        prefix::ELECTIONS,
     ];
     let is_record = name == key::cluster() || records.iter().any(|record| name.starts_with(record));
     if is_record && !force {

@@ -84,6 +84,13 @@ impl Auditor {
     }
 
     pub(super) async fn run(self, stopping: CancellationToken) -> Result<(), String> {
+        let metrics = self.metrics.clone();
+        self.audit_until(stopping).await;
+        metrics.clear();
+        Ok(())
+    }
+
+    async fn audit_until(self, stopping: CancellationToken) {
         let mut wait = PAUSE.0;
         let mut absences = Absences::new(self.config.grace);
         loop {
@@ -91,16 +98,16 @@ impl Auditor {
             let mut known =
                 Known { absences, roster: Roster::default(), audit, audited_at: None, attended: None, looks: 0 };
             let problem = tokio::select! {
-                () = stopping.cancelled() => return Ok(()),
+                () = stopping.cancelled() => return,
                 problem = self.follow(&mut known, &mut wait) => problem,
             };
             absences = known.absences;
             if stopping.is_cancelled() {
-                return Ok(());
+                return;
             }
             tracing::warn!(%problem, "the auditor is interrupted; it begins again in a moment");
             if !pause(&mut wait, &stopping).await {
-                return Ok(());
+                return;
             }
         }
     }

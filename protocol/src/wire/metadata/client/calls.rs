@@ -59,7 +59,7 @@ impl Unanswered {
 
 /// The calls of one handle.
 pub(super) struct Calls {
-    /// Whether calls are sent again; otherwise the first failure is the answer.
+    /// Whether calls are sent again; otherwise each is sent once, and what then fails is the answer.
     retries: bool,
     client: u128,
     next_sequence: u64,
@@ -84,7 +84,8 @@ enum Verdict {
 }
 
 impl Calls {
-    /// The calls of a client that is known by this number; `retries` as in [`Machine::retries`].
+    /// The calls of a client that is known by this number; `retries` says whether servers are tried until callers run out
+    /// of time.
     pub(super) const fn new(client: u128, retries: bool) -> Self {
         Self {
             retries,
@@ -192,7 +193,11 @@ impl Machine for Calls {
     fn lost(&mut self, reason: &str) {
         (self.unsent, self.in_flight) = (0, 0);
         if !self.retries {
-            return self.stop(reason);
+            // What was sent fails at once; what was not waits for the one server there is.
+            let (sent, unsent) = std::mem::take(&mut self.unanswered).into_iter().partition(|(_, call)| call.sent);
+            self.unanswered = unsent;
+            self.trouble = Some(reason.into());
+            return BTreeMap::into_values(sent).for_each(|call| call.give_up(reason));
         }
         for call in self.unanswered.values_mut() {
             call.doubtful |= std::mem::take(&mut call.sent);
@@ -218,10 +223,6 @@ impl Machine for Calls {
 
     fn is_idle(&self) -> bool {
         self.unanswered.is_empty()
-    }
-
-    fn retries(&self) -> bool {
-        self.retries
     }
 
     fn stop(&mut self, reason: &str) {

@@ -158,7 +158,7 @@ impl<M: Streamed> Driver<M> {
                 tracing::warn!(%reason, "left a metadata server that was needed");
             }
             self.machine.lost(&reason);
-            if self.machine.retries() && !self.machine.is_idle() {
+            if !self.machine.is_idle() {
                 self.meanwhile(tokio::time::sleep(pause)).await;
             }
         }

@@ -32,8 +32,6 @@ pub(super) trait Machine {
     fn expire(&mut self, now: Duration);
     /// Whether nobody needs a server.
     fn is_idle(&self) -> bool;
-    /// Whether servers are tried until callers run out of time.
-    fn retries(&self) -> bool;
     /// Gives everybody up.
     fn stop(&mut self, reason: &str);
 }

@@ -90,7 +90,8 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// No watches; `retries` as in [`Machine::retries`].
+    /// No watches; `retries` says whether servers are tried until callers run out
+    /// of time.
     pub(super) const fn new(retries: bool) -> Self {
         Self {
             retries,
@@ -238,10 +239,6 @@ impl Machine for Watches {
 
     fn is_idle(&self) -> bool {
         self.watches.is_empty()
-    }
-
-    fn retries(&self) -> bool {
-        self.retries
     }
 
     fn stop(&mut self, reason: &str) {
