@@ -50,8 +50,9 @@ install: build ## put the program into ~/.local/bin
 	@install -D $(MAGNETAR) $(HOME)/.local/bin/magnetar
 	@echo "installed $(HOME)/.local/bin/magnetar"
 
-soak: prerequisites ## 200 SIGKILL cycles and 50 power cuts of a cluster under load; KILLS= and CUTS= change that
-	@MAGNETAR_KILLS=$(or $(KILLS),200) MAGNETAR_CUTS=$(or $(CUTS),50) cargo test --release --locked --test powercut \
+soak: prerequisites ## a long run under faults; KILLS=200 CUTS=50 LEADERS=50 HISTORY=600 (seconds) are its defaults
+	@MAGNETAR_KILLS=$(or $(KILLS),200) MAGNETAR_CUTS=$(or $(CUTS),50) MAGNETAR_LEADERS=$(or $(LEADERS),50) \
+	  MAGNETAR_SECONDS=$(or $(HISTORY),600) cargo test --release --locked --test powercut --test metadata \
 	  -- --nocapture --test-threads=1
 
 bench: build ## measure a server of its own on this disk, beside the bare disk

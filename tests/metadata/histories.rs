@@ -134,7 +134,7 @@ fn last_call(position: u64, key: String, revision: Revision, value: bytes::Bytes
 #[test]
 fn what_clients_see_under_faults_is_one_order_that_nothing_is_lost_from() {
     let _turn = alone();
-    let (seconds, seed) = (count("MAGNETAR_METADATA_SECONDS", 60), count("MAGNETAR_SEED", rand::random()));
+    let (seconds, seed) = (count("MAGNETAR_SECONDS", 60), count("MAGNETAR_SEED", rand::random()));
     println!("seed {seed}");
     let (mut cluster, quorum) = three(Plan::default().with_shim());
     let mut random = StdRng::seed_from_u64(seed);

@@ -1,5 +1,5 @@
 //! The metadata service as processes: what clients see while its nodes are killed, stopped, slowed down, replaced and
-//! damaged. Histories are judged by `protocol::testing`. `MAGNETAR_METADATA_SECONDS` and `MAGNETAR_KILLS` make it longer;
+//! damaged. Histories are judged by `protocol::testing`. `MAGNETAR_SECONDS` and `MAGNETAR_LEADERS` make it longer;
 //! `make soak` does. Prints what it measured.
 
 #[path = "../support/mod.rs"]
@@ -125,7 +125,7 @@ fn longest_pause(confirmed: &[Instant], after: Instant, until: Instant) -> Durat
 fn writes_go_on_soon_after_the_leader_was_killed() {
     let _turn = alone();
     let (mut cluster, quorum) = three(Plan::default());
-    let (kills, writer) = (count("MAGNETAR_KILLS", 5), Writer::start(&quorum, &cluster));
+    let (kills, writer) = (count("MAGNETAR_LEADERS", 5), Writer::start(&quorum, &cluster));
     let mut times = Vec::new();
     for kill in 0..kills {
         let leader = quorum.leader(&cluster);

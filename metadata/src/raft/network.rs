@@ -31,7 +31,7 @@ pub const PIECE: usize = 1024 * 1024;
 /// How long a peer may take for a piece of a snapshot, and for installing all of it after the last.
 const PIECE_PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 /// How long entries may be on their way, and in the queue of the peer's disk.
-const ENTRIES_PATIENCE: Duration = Duration::from_secs(10);
+const ENTRIES_PATIENCE: Duration = Duration::from_secs(3);
 /// The pause before a peer that could not be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
