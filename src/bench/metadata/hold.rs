@@ -237,6 +237,9 @@ mod tests {
         let handles = vec![magnetar::handle(&address, &tasks).expect("an address")];
         let mut watches = hold.open_watches(&handles).await.expect("open");
         assert_eq!(lost(&mut watches), 0);
+        // A client takes up watches by itself, unless what happened meanwhile is forgotten.
+        fake.put("elsewhere".into(), &protocol::model::ConfigRecord::default());
+        fake.compact();
         fake.end_watches();
         let mut ended = watches.remove(0);
         ended.next().await.expect("an end").expect_err("it was ended");

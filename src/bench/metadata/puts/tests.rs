@@ -43,7 +43,8 @@ async fn failures_are_counted_and_the_first_is_named() {
     for _ in 0..103 {
         fake.faults().push(Fault::Pass);
     }
-    fake.faults().push(Fault::Refuse(MetadataError::Unavailable { reason: "for a test".into() }));
+    // One that no client tries again.
+    fake.faults().push(Fault::Refuse(MetadataError::Invalid("for a test".into())));
     let tally = args("magnetar", &address, &[]).measure(&tasks).await.expect("measured");
     assert_eq!(tally.errors, 1);
     assert!(tally.problem.is_some_and(|problem| problem.contains("for a test")));
