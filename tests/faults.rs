@@ -217,6 +217,8 @@ fn flipped_bits_in_every_kind_of_file_cost_nothing() {
     let mut damaged = 0;
     for (at, (kind, part)) in KINDS.into_iter().enumerate() {
         load.wait_more(SOME / 2);
+        // One disk after the other may be lost, and not the next before repair has made up for the last.
+        wait_whole(&cluster, "flipped");
         let victim = at % 3;
         // A clean stop writes tables, so that there is one of each kind; a kill leaves a journal.
         if kind == "WAL" {

@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use support::wait_until;
+use support::{Server, wait_until};
 use tempfile::TempDir;
 
 /// One test at a time: each runs several processes.
@@ -247,15 +247,15 @@ fn a_second_process_on_a_directory_and_a_wrong_cluster_are_refused_with_words() 
 fn a_standalone_node_that_gets_more_bookies_raises_its_copies() {
     let _turn = alone();
     let dir = tempfile::tempdir().expect("a scratch folder");
-    let data = dir.path().join("node").display().to_string();
     let address = || format!("127.0.0.1:{}", support::free_port());
-    let (metadata, bookie) = (address(), address());
-    let set = [format!("metadata.address={metadata}"), format!("bookie.address={bookie}")];
-    let ports = ["--kafka-address", "127.0.0.1:0", "--admin-address", "localhost:0"];
-    let begin = ["standalone", "--data-dir", &data, "--set", &set[0], "--set", &set[1]];
-    let mut node = Process::start(dir.path(), "node", &[&begin[..], &ports].concat());
-    node.wait_ready();
-    produce(&node.address("kafka"), "one\ntwo\n");
+    let (metadata, bookie, peers) = (address(), address(), address());
+    let set = [
+        format!("metadata.address={metadata}"),
+        format!("metadata.peer_address={peers}"),
+        format!("bookie.address={bookie}"),
+    ];
+    let node = Server::start(&set.each_ref().map(String::as_str));
+    produce(&node.bootstrap(), "one\ntwo\n");
     let asked = |command: &[&str]| magnetar(&[command, &["--metadata", &metadata]].concat(), "");
     let lacking = || asked(&["ledger", "list", "--short"]).expect("listed");
     assert!(lacking().contains("1 of 3"), "{}", lacking());
@@ -267,7 +267,7 @@ fn a_standalone_node_that_gets_more_bookies_raises_its_copies() {
     wait_until("every ledger has its three copies", || lacking().contains("no ledgers lack copies"));
     let told = asked(&["verify", "demo"]).expect("every copy is whole");
     println!("{told}");
-    assert_eq!(consume(&node.address("kafka"), 2), "one\ntwo\n");
+    assert_eq!(consume(&node.bootstrap(), 2), "one\ntwo\n");
 }
 
 #[test]

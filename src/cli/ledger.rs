@@ -25,6 +25,8 @@ use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
 /// How often a recovery is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often what is lost is looked at, if it changes in that moment.
+const ATTEMPTS: u32 = 20;
 /// How long a recovery is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Entries shown if none are named.
@@ -386,13 +388,7 @@ impl Recover {
         }
         let place = format!("{}/{}", found.topic, found.partition.index);
         if self.accept_loss {
-            let loss = Loss::look(client, &found).await?;
-            println!("{}", loss.words());
-            if !self.yes && !is_confirmed(id)? {
-                bail!("nothing was given up");
-            }
-            let epoch = loss.accept(client).await?;
-            println!("given up; {place} has epoch {epoch}");
+            let loss = self.give_up(client, id, &place).await?;
             if !loss.leaves_something() {
                 return Ok(());
             }
@@ -422,6 +418,29 @@ impl Recover {
             Err(_) => bail!(
                 "ledger {id} is still being recovered after {PATIENCE:?}; the log of the node that owns {place} says why\nIf bookies that it stood on are gone for good: magnetar ledger recover {id} --accept-loss shows what that costs, and asks"
             ),
+        }
+    }
+
+    /// Shows what is lost and gives it up. Who has agreed beforehand is not asked to look again because an owner was at
+    /// work in that moment.
+    async fn give_up(&self, client: &ClusterClient, id: LedgerId, place: &str) -> anyhow::Result<Loss> {
+        let mut attempts = if self.yes { ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            let loss = Loss::look(client, &inventory::ledger(client, id).await?).await?;
+            println!("{}", loss.words());
+            if !self.yes && !is_confirmed(id)? {
+                bail!("nothing was given up");
+            }
+            match loss.accept(client).await {
+                Ok(epoch) => {
+                    println!("given up; {place} has epoch {epoch}");
+                    return Ok(loss);
+                }
+                Err(problem) if attempts == 0 => return Err(problem),
+                Err(problem) => println!("{problem}; looking again"),
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

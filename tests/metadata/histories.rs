@@ -259,9 +259,10 @@ fn a_session_lives_through_changes_of_leader_and_ends_in_time() {
         let kept = kept.clone();
         quorum.runtime.spawn(async move {
             let mut watched = watched;
+            let mut beat = tokio::time::interval(Duration::from_millis(400));
             while !kept.is_cancelled() {
                 watched.look(true).await;
-                tokio::time::sleep(Duration::from_millis(400)).await;
+                beat.tick().await;
             }
             watched
         })
@@ -280,10 +281,10 @@ fn a_session_lives_through_changes_of_leader_and_ends_in_time() {
     let leader = quorum.leader(&cluster);
     cluster.metadata_at(leader).kill();
     quorum.runtime.block_on(async {
-        let end = support::deadline();
+        let (end, mut look) = (support::deadline(), tokio::time::interval(Duration::from_millis(50)));
         while watched.look(false).await != Found::Gone {
             assert!(!support::passed(end), "it never ends");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            look.tick().await;
         }
         assert!(matches!(watched.look(true).await, Found::Gone), "it does not come back");
     });

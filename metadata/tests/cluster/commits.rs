@@ -1,9 +1,9 @@
 //! The rule of commitment with five voters, over every set of followers that can be reached.
 
-use super::members::{Cluster, put, read, write};
+use super::members::{Cluster, hold, put, read, write};
 use futures::FutureExt;
 use protocol::service::metadata::{MetadataError, Outcome};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// How far each running member's log goes, and what the leader says is committed.
 ///
@@ -44,7 +44,7 @@ async fn of_five_voters_three_decide_whichever_they_are() {
         } else {
             assert_committed_is_held_by_a_majority(&cluster);
             let before = cluster.node(leader).applied();
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            hold(Duration::from_millis(300)).await;
             assert_eq!(cluster.node(leader).applied(), before, "nothing is committed without {away:?}");
             assert_committed_is_held_by_a_majority(&cluster);
             cluster.net.heal();

@@ -1,6 +1,6 @@
 //! Who leads, who stops to, and what clients notice of it.
 
-use super::members::{Cluster, PATIENCE, patiently, put, read, write};
+use super::members::{Cluster, PATIENCE, hold, patiently, put, read, write};
 use metadata::Role;
 use protocol::{
     id::SessionId,
@@ -80,7 +80,7 @@ async fn the_lead_is_handed_over_and_every_write_is_done() {
                 let since = Instant::now();
                 write(&service, "k", &n.to_string()).await;
                 longest = longest.max(since.elapsed());
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                hold(Duration::from_millis(5)).await;
             }
             longest
         })
@@ -129,7 +129,7 @@ async fn a_follower_that_was_cut_off_does_not_depose_the_leader() {
     cluster.net.isolate(away, 1..=3);
     cluster.until("it notices", |cluster| cluster.role(away) == Role::Nobody).await;
     // Long enough for it to have stood several times, if it could.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    hold(Duration::from_secs(3)).await;
     cluster.net.heal();
     cluster.until("it follows", |cluster| matches!(cluster.role(away), Role::Follows { .. })).await;
     assert_eq!(cluster.role(leader), Role::Leads { term }, "nobody was elected meanwhile");
@@ -147,7 +147,7 @@ async fn a_follower_that_is_heard_and_hears_nobody_deposes_nobody() {
         cluster.net.cut(other, away);
     }
     cluster.until("it notices", |cluster| cluster.role(away) == Role::Nobody).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    hold(Duration::from_secs(2)).await;
     cluster.net.heal();
     cluster.until("it follows", |cluster| matches!(cluster.role(away), Role::Follows { .. })).await;
     assert_eq!(cluster.role(leader), before, "one leader in one term throughout");

@@ -183,7 +183,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while !holds(self) {
             assert!(Instant::now() < deadline, "still not so: {what}; leaders {:?}", self.leaders());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            hold(Duration::from_millis(10)).await;
         }
     }
 
@@ -196,6 +196,12 @@ impl Cluster {
         })
         .await;
     }
+}
+
+/// Keeps something up for a while: the length is part of the fault, or the pause between two looks; nothing is expected
+/// to have happened when it is over.
+pub(crate) async fn hold(duration: Duration) {
+    let _ = tokio::time::timeout(duration, std::future::pending::<()>()).await;
 }
 
 /// `MAGNETAR_LOG=debug` tells what the members do.
@@ -233,7 +239,7 @@ pub(crate) async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, QuorumE
         match ask().await {
             Err(problem @ (QuorumError::Unavailable { .. } | QuorumError::OutcomeUnknown { .. })) => {
                 assert!(Instant::now() < deadline, "{problem}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                hold(Duration::from_millis(20)).await;
             }
             answer => return answer,
         }

@@ -1,6 +1,7 @@
 //! A network between the members of a test: messages go from desk to desk within the process, and can be cut in either
 //! direction, lost and delayed, by seed.
 
+use super::members::hold;
 use bytes::Bytes;
 use metadata::raft::courier::{Courier, Lane};
 use parking_lot::Mutex;
@@ -122,14 +123,14 @@ impl PeerService for Way {
         let arrival = net.faults.lock().fate(from, to, verb);
         let exchange = async move {
             match arrival {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => hold(delay).await,
                 None => std::future::pending().await,
             }
             // Once it has arrived it is worked off, whether or not the answer arrives.
             let answer = tokio::spawn(desk.call(call)).await.map_err(|_| lost())??;
             let back = net.faults.lock().fate(to, from, verb);
             match back {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => hold(delay).await,
                 None => std::future::pending().await,
             }
             Ok(answer)

@@ -1,6 +1,6 @@
 //! Followers whose entries are gone from the leader's log.
 
-use super::members::{Cluster, patiently, read, write};
+use super::members::{Cluster, hold, patiently, read, write};
 
 /// Entries that stay in a log beside its snapshot, and some.
 const MORE_THAN_IS_KEPT: usize = 1_200;
@@ -57,7 +57,7 @@ async fn a_damaged_snapshot_of_the_leader_stops_nobody_who_needs_it() {
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("writes");
     cluster.start(away).await.expect("comes back");
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    hold(std::time::Duration::from_secs(1)).await;
     assert!(cluster.node(away).applied() < MORE_THAN_IS_KEPT as u64, "it has taken nothing of that");
     // It still runs, and takes the next one.
     write(&service, "next", "v").await;

@@ -43,16 +43,21 @@ async fn the_command_ends_when_the_turn_is_lost() {
     let turn = world.turn(Duration::from_millis(200)).await;
     let session = world.fake.sessions()[0];
     let dir = tempfile::tempdir().expect("a scratch folder");
-    let mark = dir.path().join("asked to end").display().to_string();
-    // Whatever it still does must not take long; what it did is seen.
-    let script = format!("trap 'touch \"{mark}\"; exit' TERM; while :; do sleep 0.01; done");
+    let [begun, mark] = ["begun", "asked-to-end"].map(|name| dir.path().join(name));
+    let script =
+        format!("trap 'touch {}; exit' TERM; touch {}; while :; do sleep 0.01; done", mark.display(), begun.display());
     let fake = world.fake.clone();
     let (ended, ()) = tokio::join!(shell(&script, &turn), async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let running = async {
+            while !begun.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), running).await.expect("the command runs");
         fake.expire(session);
     });
     assert!(ended.is_none(), "the turn was lost");
-    assert!(std::path::Path::new(&mark).exists(), "it was asked, not killed");
+    assert!(mark.exists(), "it was asked, not killed");
 }
 
 #[tokio::test]
