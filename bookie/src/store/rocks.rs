@@ -156,7 +156,7 @@ impl EntryStore for RocksStore {
             }
             // A damaged entry behind good ones ends the run; asked for by itself it is an error.
             match cursor.status() {
-                Err(problem) if run.is_empty() => Err(failed(problem)),
+                Err(problem) if run.is_empty() => healed(db, ledger, first, problem).map(|entry| vec![entry]),
                 Ok(()) | Err(_) => Ok(run),
             }
         })
@@ -180,14 +180,24 @@ impl EntryStore for RocksStore {
     ) -> Result<(), StoreError> {
         self.with(|db| {
             let mut cursor = cursor(db, ledger, READAHEAD);
-            cursor.seek(keys::entry(ledger, first));
-            while let Some(key) = cursor.key() {
-                if !visit(keys::parse_entry(key)?.1) {
+            let mut next = first;
+            loop {
+                cursor.seek(keys::entry(ledger, next));
+                while let Some(key) = cursor.key() {
+                    let (_, id) = keys::parse_entry(key)?;
+                    if !visit(id) {
+                        return Ok(());
+                    }
+                    next = id.next();
+                    cursor.next();
+                }
+                let Err(problem) = cursor.status() else { return Ok(()) };
+                healed(db, ledger, next, problem)?;
+                if !visit(next) {
                     return Ok(());
                 }
-                cursor.next();
+                next = next.next();
             }
-            cursor.status().map_err(failed)
         })
     }
 
@@ -266,6 +276,16 @@ fn cursor(db: &Db, ledger: LedgerId, readahead: usize) -> Cursor<'_> {
     options.fill_cache(false);
     options.set_readahead_size(readahead);
     db.raw_iterator_cf_opt(&family(db, keys::CF_ENTRY), options)
+}
+
+/// An entry at which a cursor has failed, if it was written again since: its earlier value still lies in the damaged block,
+/// which a cursor has to read and a look-up does not. Otherwise the problem stands, also where there is no such entry:
+/// what else lies in that block nobody knows.
+fn healed(db: &Db, ledger: LedgerId, entry: EntryId, problem: rocksdb::Error) -> Result<Bytes, StoreError> {
+    match db.get_pinned_cf(&family(db, keys::CF_ENTRY), keys::entry(ledger, entry)) {
+        Ok(Some(value)) => Ok(Bytes::copy_from_slice(&value)),
+        Ok(None) | Err(_) => Err(failed(problem)),
+    }
 }
 
 fn read_state(db: &Db) -> Result<StoreState, StoreError> {

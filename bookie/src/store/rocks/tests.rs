@@ -264,3 +264,39 @@ fn it_says_how_much_it_has_yet_to_flush() {
     store.commit(&batch_of([Write::Entry(entry(1, 0, &body))])).expect("stored");
     assert!(store.unflushed().expect("known") >= before + (1 << 20));
 }
+
+#[test]
+fn what_was_healed_is_served_although_its_damaged_block_is_still_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let count = 300;
+    fill(&store, 1..2, count, 500);
+    store.close().expect("closed");
+    let size = |table: &PathBuf| fs::metadata(table).expect("there").len();
+    let largest = files(dir.path(), "sst").into_iter().max_by_key(size).expect("a table");
+    let file = fs::OpenOptions::new().write(true).open(&largest).expect("there");
+    file.write_all_at(&[0xee; 64], size(&largest) / 3).expect("damaged");
+    let again = open(dir.path());
+    let listed = |store: &RocksStore| {
+        let mut named = Vec::new();
+        let end = store.visit(LedgerId(1), EntryId(0), &mut |id| {
+            named.push(id.0);
+            true
+        });
+        end.map(|()| named)
+    };
+    assert!(listed(&again).is_err(), "otherwise nothing is damaged");
+    let damaged: Vec<u64> = (0..count).filter(|id| again.get(LedgerId(1), EntryId(*id)).is_err()).collect();
+    assert!(!damaged.is_empty() && damaged.len() < count as usize, "{damaged:?}");
+    for id in &damaged {
+        assert!(again.range(LedgerId(1), EntryId(*id), conformance::ALL).is_err());
+        again.commit(&batch_of([Write::Entry(entry(1, *id, &[9; 500]))])).expect("healed");
+    }
+    assert_eq!(listed(&again), Ok((0..count).collect()));
+    let mut next = 0;
+    while next < count {
+        let run = again.range(LedgerId(1), EntryId(next), conformance::ALL).expect("served");
+        assert!(!run.is_empty(), "entry {next}");
+        next += run.len() as u64;
+    }
+}
