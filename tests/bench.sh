@@ -11,6 +11,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/magnetar
 target=${CARGO_TARGET_DIR:-$cache/target}
 magnetar=${MAGNETAR:-$target/release/magnetar}
 [ -x "$magnetar" ] || { echo "no binary at $magnetar; build it with: make build"; exit 2; }
+case $("$magnetar" --version) in *invariants*) echo "$magnetar was built for tests; build it with: make build"; exit 2 ;; esac
 runs=("$@"); [ ${#runs[@]} -gt 0 ] || runs=(start idle latency produce consume)
 duration=${DURATION:-20s}
 mkdir -p "$cache/bench"

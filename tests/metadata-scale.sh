@@ -12,6 +12,7 @@ set -euo pipefail
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/magnetar
 magnetar=${MAGNETAR:-${CARGO_TARGET_DIR:-$cache/target}/release/magnetar}
 [ -x "$magnetar" ] || { echo "no binary at $magnetar; build it with: make build"; exit 2; }
+case $("$magnetar" --version) in *invariants*) echo "$magnetar was built for tests; build it with: make build"; exit 2 ;; esac
 keys=${KEYS:-1000000} held=${HELD:-100000} value=${VALUE:-200} disk=${DISK:-$cache/bench}
 mkdir -p "$disk"
 scratch=$(mktemp -d -p "$disk")

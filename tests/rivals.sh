@@ -14,6 +14,7 @@ set -euo pipefail
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/magnetar
 magnetar=${MAGNETAR:-${CARGO_TARGET_DIR:-$cache/target}/release/magnetar}
 [ -x "$magnetar" ] || { echo "no binary at $magnetar; build it with: make build"; exit 2; }
+case $("$magnetar" --version) in *invariants*) echo "$magnetar was built for tests; build it with: make build"; exit 2 ;; esac
 rounds=${ROUNDS:-5} duration=${DURATION:-10s} value=${VALUE:-200} in_flight=${IN_FLIGHT:-1} mix=${MIX:-read=0}
 read -ra counts <<<"${CLIENTS:-1 16 64 256}"
 read -ra wanted <<<"${TARGETS:-magnetar zookeeper etcd}"

@@ -38,3 +38,6 @@ pub use node::{MetadataConfig, MetadataDeps, MetadataNode, StartError};
 pub use peers::Peers;
 pub use restore::{RestoreError, RestoreTo, Restored, restore};
 pub use role::Role;
+
+/// Whether this build checks the invariants of the state after every log entry, which takes longer the more it holds.
+pub const CHECKS_INVARIANTS: bool = cfg!(feature = "invariants");

@@ -43,9 +43,18 @@ The first five minutes:
 
 Every Kafka client works too: point it at localhost:9092.";
 
+/// The version; a build for tests says so, because it is far slower.
+const fn version() -> &'static str {
+    if ::metadata::CHECKS_INVARIANTS {
+        concat!(env!("CARGO_PKG_VERSION"), " (for tests: checks its invariants after every step)")
+    } else {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
 /// A streaming platform with compute and storage apart, for the Kafka clients you already have.
 #[derive(Debug, Parser)]
-#[command(name = "magnetar", version, about, after_help = EXAMPLES, max_term_width = 110, arg_required_else_help = true)]
+#[command(name = "magnetar", version = version(), about, after_help = EXAMPLES, max_term_width = 110, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -5,5 +5,6 @@ mod net;
 
 mod commits;
 mod elections;
+mod histories;
 mod membership;
 mod snapshots;
