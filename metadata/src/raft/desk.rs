@@ -1,8 +1,7 @@
 //! Messages from peers: checks who is meant and who sends, and hands them to raft.
 //!
 //! Owns the pieces of a snapshot that arrives, and telling the [`Ear`] of a leader before anything is written. A message
-//! for another group, another member or another life of this member's disk, or from another life of a member, is refused
-//! by name and changes nothing.
+//! for another group, another member or another life of this member's disk is refused by name and changes nothing.
 
 use super::{
     Raft, Seat, TypeConfig, Vote,
@@ -82,16 +81,10 @@ impl Inner {
         if call.to != self.me || call.from.group != self.me.group {
             return stranger(format!("this is {}, the message is for {}", shown(self.me), shown(call.to)));
         }
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        match metrics.membership_config.membership().get_node(&call.from.id) {
-            Some(seat) if seat.life != call.from.life => stranger(format!(
-                "member {} is another life of its disk than the one that asks ({}); it has to be removed before it \
-                 joins again",
-                call.from.id, call.from.life
-            )),
-            _ => Ok(()),
-        }
+        // Which life of its disk the sender is, is not judged here: a member that is behind knows only the life before, and
+        // would refuse the very leader that brings it the news. Nothing depends on it: messages are addressed to one life
+        // of their receiver, so a lost disk never answers for what it has forgotten.
+        Ok(())
     }
 
     async fn append(&self, body: &[u8]) -> Result<Bytes, PeerError> {
