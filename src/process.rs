@@ -33,13 +33,13 @@ pub fn render(node: i32, roles: &str, cluster: &str) -> String {
 }
 
 /// Resident bytes, from `/proc/self/statm`.
-fn resident(statm: &str) -> Option<u64> {
+pub(crate) fn resident(statm: &str) -> Option<u64> {
     statm.split(' ').nth(1)?.parse::<u64>().ok()?.checked_mul(PAGE)
 }
 
 /// Seconds in user and system mode, from `/proc/self/stat`. The name of the program stands in parentheses and may hold
 /// anything, so fields are counted from the last one.
-fn cpu_seconds(stat: &str) -> Option<f64> {
+pub(crate) fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
     let (user, system) = (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?);
     Some((user + system) / TICKS)

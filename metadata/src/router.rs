@@ -72,20 +72,26 @@ impl Router {
         }
     }
 
+    /// The call that was held, or the next one out of the queue; an error when the role has changed, and whether the router
+    /// goes on then.
+    async fn next(&mut self, held: &mut Option<Queued>) -> Result<Queued, bool> {
+        if let Some(held) = held.take() {
+            return Ok(held);
+        }
+        tokio::select! {
+            biased;
+            moved = self.role.changed() => Err(moved.is_ok()),
+            next = self.exit.next() => next.ok_or(false),
+        }
+    }
+
     async fn lead(&mut self, role: Role, held: &mut Option<Queued>) -> bool {
         self.proposals.begin();
         let mut over = self.role.clone();
         loop {
-            let first = match held.take() {
-                Some(first) => first,
-                None => tokio::select! {
-                    biased;
-                    moved = self.role.changed() => return moved.is_ok(),
-                    next = self.exit.next() => match next {
-                        Some(first) => first,
-                        None => return false,
-                    },
-                },
+            let first = match self.next(held).await {
+                Ok(first) => first,
+                Err(goes_on) => return goes_on,
             };
             if first.call.is_write() {
                 let room = tokio::select! {
@@ -120,16 +126,9 @@ impl Router {
             }
         };
         loop {
-            let next = match held.take() {
-                Some(next) => next,
-                None => tokio::select! {
-                    biased;
-                    moved = self.role.changed() => return moved.is_ok(),
-                    next = self.exit.next() => match next {
-                        Some(next) => next,
-                        None => return false,
-                    },
-                },
+            let next = match self.next(held).await {
+                Ok(next) => next,
+                Err(goes_on) => return goes_on,
             };
             if next.is_passed_on {
                 next.call.fail(unavailable("this node does not lead"));
@@ -167,16 +166,9 @@ impl Router {
     async fn hold(&mut self, held: &mut Option<Queued>) -> bool {
         let somebody_else_leads = matches!(*self.role.borrow(), Role::Follows { .. });
         loop {
-            let next = match held.take() {
-                Some(next) => next,
-                None => tokio::select! {
-                    biased;
-                    moved = self.role.changed() => return moved.is_ok(),
-                    next = self.exit.next() => match next {
-                        Some(next) => next,
-                        None => return false,
-                    },
-                },
+            let next = match self.next(held).await {
+                Ok(next) => next,
+                Err(goes_on) => return goes_on,
             };
             if next.is_passed_on && somebody_else_leads {
                 next.call.fail(unavailable("this node does not lead"));

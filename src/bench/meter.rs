@@ -1,16 +1,13 @@
 //! What a run costs: CPU time, bytes handed to the system, bytes that reached the block device, memory, and space. Owns
 //! reading `/proc` and `/sys`; where there is none, a figure is zero or missing.
 
+use crate::process::{cpu_seconds, resident};
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// Ticks of `/proc/self/stat` in a second: fixed for programs, whatever the kernel was built with.
-const TICKS: f64 = 100.0;
-/// Bytes of a page of `/proc/self/statm`.
-const PAGE: u64 = 4096;
 /// Bytes of a sector of `/sys/dev/block`, whatever the device calls one.
 const SECTOR: u64 = 512;
 /// Bytes of a block of `st_blocks`.
@@ -89,18 +86,6 @@ fn write_calls(io: &str) -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("wchar: "))?.trim().parse().ok()
 }
 
-/// Resident bytes, from `/proc/self/statm`.
-fn resident(statm: &str) -> Option<u64> {
-    statm.split(' ').nth(1)?.parse::<u64>().ok()?.checked_mul(PAGE)
-}
-
-/// Seconds in user and system mode. The name of the program may hold anything, so fields are counted from its end.
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-    let (user, system) = (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?);
-    Some((user + system) / TICKS)
-}
-
 /// Bytes that the files below a folder occupy.
 ///
 /// # Errors
@@ -127,10 +112,7 @@ mod tests {
     fn counters_are_read_from_where_the_system_writes_them() {
         assert_eq!(sectors_written(" 1 2 3 4 5 6 700 8 9 10 11\n"), Some(700));
         assert_eq!(write_calls("rchar: 5\nwchar: 1234\nsyscr: 1\nwrite_bytes: 9\n"), Some(1234));
-        assert_eq!(resident("5000 250 100 1 0 60 0\n"), Some(250 * 4096));
-        let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 4 0 100 1000 250";
-        assert_eq!(cpu_seconds(stat), Some(2.0));
-        assert_eq!((sectors_written(""), write_calls(""), resident(""), cpu_seconds("")), (None, None, None, None));
+        assert_eq!((sectors_written(""), write_calls("")), (None, None));
     }
 
     #[test]

@@ -45,29 +45,24 @@ pub(crate) struct Standing {
     /// Who has promised a vote in this round, and until when it counts.
     asked: Option<(BTreeSet<u64>, Duration)>,
     rest_until: Duration,
-    /// When it led last: whoever was deposed waits for its successor as long as anybody.
-    led: Duration,
 }
 
 impl Standing {
     /// The machine of node `me`.
     pub(crate) fn new(me: u64) -> Self {
-        Self { me, round: 0, asked: None, rest_until: Duration::ZERO, led: Duration::ZERO }
+        Self { me, round: 0, asked: None, rest_until: Duration::ZERO }
     }
 
     /// Time has passed.
     pub(crate) fn look(&mut self, sight: Sight<'_>) -> Move {
         let votes = sight.voters.iter().any(|set| set.contains(&self.me));
-        if sight.leads {
-            self.led = sight.now;
-        }
         if sight.leads || !votes {
             self.asked = None;
             return Move::Rest;
         }
         let is_alone = sight.voters.iter().all(|set| set.iter().eq([&self.me]));
         let patience = if is_alone { Duration::ZERO } else { LEASE + self.jitter(SPREAD) };
-        if sight.now < sight.silent_since.max(self.led) + patience {
+        if sight.now < sight.silent_since + patience {
             self.asked = None;
             return Move::Rest;
         }
@@ -172,15 +167,6 @@ mod tests {
         assert_eq!(Standing::new(2).look(sight(99_999, 0, &[])), Move::Rest, "nothing is known yet");
         let leader = Sight { leads: true, ..sight(99_999, 0, &alone) };
         assert_eq!(Standing::new(1).look(leader), Move::Rest);
-    }
-
-    #[test]
-    fn a_deposed_leader_waits_as_long_as_anybody() {
-        let (mut standing, three) = (Standing::new(1), voters(&[1, 2, 3]));
-        let leader = Sight { leads: true, ..sight(5_000, 0, &three) };
-        assert_eq!(standing.look(leader), Move::Rest);
-        let (asked, _) = until_it_moves(&mut standing, 5_001, 0, &three);
-        assert!((5_700..5_900).contains(&asked), "{asked}");
     }
 
     #[test]

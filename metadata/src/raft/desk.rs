@@ -67,7 +67,7 @@ impl PeerService for Desk {
                 PeerVerb::Append => inner.append(&call.body).await,
                 PeerVerb::Beat => inner.beat(&call.body),
                 PeerVerb::Vote => inner.vote(&call.body).await,
-                PeerVerb::Canvass => inner.canvass(call.from.id, &call.body),
+                PeerVerb::Canvass => inner.canvass(call.from, &call.body),
                 PeerVerb::Stand => inner.stand().await,
                 PeerVerb::Snapshot => inner.take_piece(&call.body).await,
             }
@@ -81,9 +81,10 @@ impl Inner {
         if call.to != self.me || call.from.group != self.me.group {
             return stranger(format!("this is {}, the message is for {}", shown(self.me), shown(call.to)));
         }
-        // Which life of its disk the sender is, is not judged here: a member that is behind knows only the life before, and
-        // would refuse the very leader that brings it the news. Nothing depends on it: messages are addressed to one life
-        // of their receiver, so a lost disk never answers for what it has forgotten.
+        // Which life of its disk the sender is, is not asked: a member that is behind knows only the life before, and
+        // would refuse the very leader that brings it the news. A life ends with its removal from the members, which is
+        // in the logs of a majority and not in its own, so that nobody elects it; and messages are for one life of their
+        // receiver, so that a lost disk never answers for what it has forgotten.
         Ok(())
     }
 
@@ -114,14 +115,15 @@ impl Inner {
         Ok(pack(&answer))
     }
 
-    fn canvass(&self, candidate: u64, body: &[u8]) -> Result<Bytes, PeerError> {
+    fn canvass(&self, candidate: PeerName, body: &[u8]) -> Result<Bytes, PeerError> {
         let canvass: Canvass = unpack(body)?;
         let ours = self.log.last().map_err(|e| refuse(&e.to_string()))?;
         let granted = !self.ear.has_leader() && canvass.last_log >= ours;
         let is_member = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
-            metrics.membership_config.membership().get_node(&candidate).is_some()
+            let seat = metrics.membership_config.membership().get_node(&candidate.id);
+            seat.is_some_and(|seat| seat.life == candidate.life)
         };
         Ok(pack(&Promise { granted, is_member }))
     }
@@ -151,16 +153,15 @@ impl Inner {
             Some((vote, meta, file)) => {
                 let left = file.clone();
                 // openraft takes a snapshot that cannot be read for a broken disk, and ends.
-                let read = file.clone();
-                let whole = tokio::task::spawn_blocking(move || read.state().map(drop)).await;
-                let whole = whole.map_err(|e| refuse(&e.to_string())).and_then(|read| {
-                    read.map_err(|e| refuse(&format!("the snapshot is damaged; write another one: {e}")))
-                });
-                if let Err(problem) = whole {
-                    left.discard_unless_adopted();
-                    tracing::error!(%problem, "a metadata snapshot has arrived that cannot be read");
-                    return Err(problem);
-                }
+                let read = tokio::task::spawn_blocking(move || file.checked().map_err(|e| e.to_string())).await;
+                let file = match read.unwrap_or_else(|e| Err(e.to_string())) {
+                    Ok(file) => file,
+                    Err(problem) => {
+                        left.discard_unless_adopted();
+                        tracing::error!(%problem, "a metadata snapshot has arrived that cannot be read");
+                        return Err(refuse(&format!("the snapshot is damaged; write another one: {problem}")));
+                    }
+                };
                 let snapshot = Snapshot { meta, snapshot: Box::new(file) };
                 let installed = self.raft.install_full_snapshot(vote, snapshot).await;
                 left.discard_unless_adopted();

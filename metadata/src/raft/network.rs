@@ -170,10 +170,12 @@ pub struct Lines {
 }
 
 /// Entries on their way. openraft gives up on them long before a large one has crossed a slow network, and then asks for
-/// the same again: that waits for what is on its way already, or it would never arrive.
+/// the same again, and for what came in since: that waits for what is on its way already, or it would never arrive.
 struct Sending {
-    /// Whose they are, which entry they follow, and with which they end.
-    what: (Vote, Option<LogId>, Option<LogId>),
+    /// Whose they are, and which entry they follow.
+    from: (Vote, Option<LogId>),
+    /// The last of them.
+    last: Option<LogId>,
     answer: AbortOnDropHandle<Result<AppendEntriesResponse<u64>, PeerError>>,
 }
 
@@ -215,21 +217,24 @@ impl RaftNetwork<TypeConfig> for Lines {
         if request.entries.is_empty() {
             return self.urgent.call(PeerVerb::Append, option.hard_ttl(), &request).await.map_err(failed);
         }
-        let what = (request.vote, request.prev_log_id, request.entries.last().map(|last| last.log_id));
+        let (from, last) = ((request.vote, request.prev_log_id), request.entries.last().map(|last| last.log_id));
         let log = &self.log;
         let begin = || {
             let line = Arc::clone(log);
             let call = async move { line.call(PeerVerb::Append, ENTRIES_PATIENCE, &request).await };
-            Sending { what, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
+            Sending { from, last, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
         };
-        let sending = match self.sending.take().filter(|sending| sending.what == what) {
+        let sending = match self.sending.take().filter(|sending| sending.from == from) {
             Some(sending) => self.sending.insert(sending),
             None => self.sending.insert(begin()),
         };
         let lost = |e: tokio::task::JoinError| Err(PeerError::Lost { reason: e.to_string() });
-        let answer = (&mut sending.answer).await.unwrap_or_else(lost);
+        let (answer, sent) = ((&mut sending.answer).await.unwrap_or_else(lost), sending.last);
         self.sending = None;
-        answer.map_err(failed)
+        match answer {
+            Ok(AppendEntriesResponse::Success) if sent < last => Ok(AppendEntriesResponse::PartialSuccess(sent)),
+            answer => answer.map_err(failed),
+        }
     }
 
     async fn full_snapshot(

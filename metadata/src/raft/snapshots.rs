@@ -43,11 +43,13 @@ impl Head {
 }
 
 /// A snapshot's file, open: it can be read to its end even when a newer one takes its place.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SnapshotFile {
     file: Arc<File>,
     path: PathBuf,
     bytes: u64,
+    /// What is in it, if it was read before: copies of a state share what they have in common.
+    state: Option<State>,
 }
 
 impl SnapshotFile {
@@ -74,14 +76,32 @@ impl SnapshotFile {
         let _ = fs::remove_file(&self.path);
     }
 
+    /// The same file, read and found whole; asked for its state it need not be read again.
+    ///
+    /// # Errors
+    /// Those of [`SnapshotFile::state`].
+    pub(super) fn checked(mut self) -> Result<Self, StoreError> {
+        self.state = Some(self.state()?);
+        Ok(self)
+    }
+
     /// The state in it.
     ///
     /// # Errors
     /// It is damaged, or was written by a newer version.
     pub fn state(&self) -> Result<State, StoreError> {
+        if let Some(state) = &self.state {
+            return Ok(state.clone());
+        }
         let unread = |reason: String| StoreError::Malformed { what: "the snapshot", reason };
         let cursor = Cursor { file: &self.file, at: 0 };
         State::read_snapshot(&mut BufReader::with_capacity(BUFFER, cursor)).map_err(|e| unread(e.to_string()))
+    }
+}
+
+impl std::fmt::Debug for SnapshotFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SnapshotFile({}, {} bytes)", self.path.display(), self.bytes)
     }
 }
 
@@ -141,7 +161,7 @@ impl Snapshots {
         if bytes != head.bytes {
             return Err(failed(&io::Error::other(format!("it has {bytes} of {} bytes", head.bytes))));
         }
-        Ok(Some((head.meta, SnapshotFile { file: Arc::new(file), path, bytes })))
+        Ok(Some((head.meta, SnapshotFile { file: Arc::new(file), path, bytes, state: None })))
     }
 
     /// Writes a state and makes it the current snapshot; durable on return.
@@ -262,7 +282,7 @@ impl Drop for Incoming {
 fn finish(file: File, path: PathBuf) -> io::Result<SnapshotFile> {
     file.sync_all()?;
     let bytes = file.metadata()?.len();
-    Ok(SnapshotFile { file: Arc::new(file), path, bytes })
+    Ok(SnapshotFile { file: Arc::new(file), path, bytes, state: None })
 }
 
 fn failed(problem: &io::Error) -> StoreError {

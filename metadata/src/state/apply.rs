@@ -1,7 +1,7 @@
 //! Applying a command: conditions first, then everything or nothing.
 
 use super::{
-    Agreement, Batch, BatchError, Command, Holding, Item, Replies, Reply, State,
+    Agreement, Command, Holding, Item, Reply, State,
     command::{StoredCondition, StoredOperation, StoredRequest, StoredVersioned},
     versioned,
 };
@@ -15,16 +15,6 @@ use std::{collections::BTreeMap, sync::Arc};
 const FIRST_NUMBER: u64 = 1;
 
 impl State {
-    /// Applies the commands of one log entry and answers each.
-    ///
-    /// # Errors
-    /// The commands cannot be read; then nothing has changed.
-    pub fn apply_batch(&mut self, batch: &Batch) -> Result<Replies, BatchError> {
-        let commands = batch.decode()?;
-        self.advance(batch.elapsed_ms);
-        Ok(Replies(commands.into_iter().map(|command| self.apply(command)).collect()))
-    }
-
     /// Time has passed.
     pub fn advance(&mut self, elapsed_ms: u64) {
         self.uptime_ms = self.uptime_ms.saturating_add(elapsed_ms);

@@ -112,9 +112,7 @@ impl Reply {
             Self::Forgotten => MetadataError::OutcomeUnknown {
                 reason: "the request is a retry of one whose answer is no longer kept".into(),
             },
-            Self::Superseded => MetadataError::Unavailable {
-                reason: "a later call of the same client took effect first; nothing happened".into(),
-            },
+            Self::Superseded => MetadataError::overtaken(),
             Self::SessionFull { session, keys, .. } if keys > MAX_SESSION_KEYS => MetadataError::Invalid(format!(
                 "session {session} would hold {keys} keys; it may hold {MAX_SESSION_KEYS}"
             )),

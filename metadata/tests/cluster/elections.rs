@@ -258,6 +258,62 @@ async fn slow_and_lossy_messages_elect_nobody_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn entries_that_take_long_to_cross_are_committed() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let before = cluster.role(leader);
+    // Longer than openraft waits for an answer; more is written meanwhile, so that it never asks twice for the same.
+    cluster.net.slow(PeerVerb::Append, Duration::from_millis(500));
+    let service = cluster.service(leader);
+    let mut written = Vec::new();
+    for n in 0..10 {
+        written.push(service.transact(put("k", &n.to_string())));
+        hold(Duration::from_millis(100)).await;
+    }
+    for answer in written {
+        let answer = answer.await;
+        assert!(matches!(answer, Ok(Outcome::Committed { .. })), "{answer:?}");
+    }
+    assert_eq!(cluster.role(leader), before, "one leader in one term throughout");
+    cluster.net.heal();
+    cluster.until_equal().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_passed_on_waits_for_the_election_and_is_done_by_the_winner_alone() {
+    let cluster = Cluster::of(3).await;
+    write(&cluster.service(1), "k", "v").await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        (1..=3).for_each(|id| cluster.net.isolate(id, 1..=3));
+        cluster.until("nobody leads", |c| (1..=3).all(|id| c.role(id) == Role::Nobody)).await;
+        let asked = (1..=3).map(|id| {
+            let service = cluster.node(id).service_passed_on();
+            tokio::spawn(async move { service.get("k".into(), Consistency::Linearizable).await })
+        });
+        let asked: Vec<_> = asked.collect();
+        cluster.net.heal();
+        let mut answers = Vec::new();
+        for answer in asked {
+            answers.push(answer.await.expect("answered"));
+        }
+        let refused = |answer: &&Result<_, MetadataError>| match answer {
+            Ok(_) => false,
+            Err(problem) => problem.to_string().contains("this node does not lead"),
+        };
+        let (done, elsewhere) = (answers.iter().filter(|a| a.is_ok()).count(), answers.iter().filter(refused).count());
+        assert!(done <= 1, "{answers:?}");
+        if (done, elsewhere) == (1, 2) {
+            break;
+        }
+        // An election may take longer than calls wait.
+        assert!(Instant::now() < deadline, "{answers:?}");
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_written_and_what_was_asked_fails_in_time() {
     let mut cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;

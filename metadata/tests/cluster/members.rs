@@ -30,10 +30,10 @@ impl Running {
         self.node.quorum().status().now_or_never().expect("at once").expect("a status")
     }
 
-    /// Who votes, once that is agreed on.
-    fn voters(&self) -> Option<Vec<u64>> {
+    /// Whether it knows that members 1 to n vote, and nothing else under way.
+    pub(crate) fn settled(&self, count: u64) -> bool {
         let status = self.status();
-        (!status.is_changing).then(|| voters(&status))
+        !status.is_changing && voters(&status).into_iter().eq(1..=count)
     }
 }
 
@@ -48,6 +48,8 @@ pub(crate) struct Cluster {
     dirs: TempDir,
     addresses: BTreeMap<u64, String>,
     pub(crate) snapshot_after_logs: u64,
+    /// Whether those who join from now on want no vote.
+    pub(crate) learners: bool,
 }
 
 impl Cluster {
@@ -61,14 +63,13 @@ impl Cluster {
             dirs,
             addresses: BTreeMap::new(),
             snapshot_after_logs: 10_000,
+            learners: false,
         };
         for id in 1..=voters {
             cluster.start(id).await.expect("starts");
         }
         // Before all know that, one that is cut off may take a majority of the old voters with it.
-        let everyone: Vec<u64> = (1..=voters).collect();
-        let settled = |member: &Running| member.voters().is_some_and(|voters| voters == everyone);
-        cluster.until("every member votes", |cluster| cluster.running.values().all(settled)).await;
+        cluster.until("every member votes", |cluster| cluster.running.values().all(|m| m.settled(voters))).await;
         cluster
     }
 
@@ -90,6 +91,7 @@ impl Cluster {
             peer_address: format!("member-{id}"),
             snapshot_after_logs: self.snapshot_after_logs,
             proposal_timeout_ms: 5_000,
+            learner: self.learners,
             ..MetadataConfig::default()
         };
         let net = self.net.clone();

@@ -49,6 +49,59 @@ async fn a_voter_that_lost_its_disk_is_refused_until_it_joins_as_a_new_member() 
     cluster.end().await;
 }
 
+/// Loses a member's disk, takes it out, and lets it join again.
+async fn replace(cluster: &mut Cluster, lost: u64) {
+    cluster.crash(lost).await;
+    cluster.wipe(lost);
+    let leader = cluster.leader().await;
+    let quorum = cluster.node(leader).quorum();
+    patiently(async || quorum.remove(lost).await).await.expect("taken out");
+    cluster.start(lost).await.expect("joins as a new member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_listens_to_a_leader_that_was_replaced_after_what_it_has_read_so_far() {
+    let mut cluster = Cluster::of(3).await;
+    // More entries than one message holds lie between what says that member 3 is here, and what says that it is another.
+    for n in 0..400 {
+        write(&cluster.service(1), "k", &n.to_string()).await;
+    }
+    replace(&mut cluster, 3).await;
+    cluster.until("three vote again", |cluster| cluster.running.values().all(|member| member.settled(3))).await;
+    let quorum = cluster.node(3).quorum();
+    assert_eq!(patiently(async || quorum.transfer(Some(3)).await).await, Ok(3));
+    drop(quorum);
+    replace(&mut cluster, 2).await;
+    cluster.until("three vote once more", |cluster| cluster.running.values().all(|member| member.settled(3))).await;
+    cluster.until_equal().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_leader_is_lost_half_way_is_ended_by_the_next() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.learners = true;
+    cluster.start(4).await.expect("joins without a vote");
+    cluster.until_equal().await;
+    let leader = cluster.leader().await;
+    let next = leader % 3 + 1;
+    let log = |cluster: &Cluster, id: u64| cluster.running[&id].status().last_log;
+    let before = log(&cluster, next);
+    // The first step reaches one of the four, which is enough for the next leader and not for this one.
+    for away in (1..=4).filter(|id| *id != leader && *id != next) {
+        cluster.net.cut(leader, away);
+    }
+    let quorum = cluster.node(leader).quorum();
+    let changing = tokio::spawn(async move { quorum.promote(4).await });
+    cluster.until("it has come half the way", |cluster| log(cluster, next) > before).await;
+    cluster.crash(leader).await;
+    assert!(changing.await.expect("answered").is_err(), "nobody may say that it is done");
+    cluster.net.heal();
+    let ended = |cluster: &Cluster| cluster.running.values().all(|member| member.settled(4));
+    cluster.until("the change has ended", ended).await;
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn joining_twice_is_joining_once_and_moving_is_told() {
     let cluster = Cluster::of(1).await;

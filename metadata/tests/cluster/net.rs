@@ -23,6 +23,8 @@ struct Faults {
     cut: BTreeSet<(u64, u64)>,
     /// A kind of message that does not arrive anywhere.
     mute: Option<PeerVerb>,
+    /// A kind of message that arrives so much later.
+    slow: Option<(PeerVerb, Duration)>,
     /// Of 1,000 messages so many are lost.
     loss: u64,
     /// The longest delay of a message.
@@ -45,7 +47,8 @@ impl Faults {
     fn fate(&mut self, from: u64, to: u64, verb: PeerVerb) -> Option<Duration> {
         let is_lost = self.mute == Some(verb) || self.cut.contains(&(from, to)) || self.random() % 1_000 < self.loss;
         let part = u32::try_from(self.random() % 1_000).expect("small");
-        (!is_lost).then(|| self.delay * part / 1_000)
+        let more = self.slow.filter(|(slow, _)| *slow == verb).map_or(Duration::ZERO, |(_, more)| more);
+        (!is_lost).then(|| self.delay * part / 1_000 + more)
     }
 }
 
@@ -77,6 +80,11 @@ impl Net {
         self.faults.lock().mute = Some(verb);
     }
 
+    /// Every message of this kind, and every answer to one, arrives so much later.
+    pub(crate) fn slow(&self, verb: PeerVerb, more: Duration) {
+        self.faults.lock().slow = Some((verb, more));
+    }
+
     /// Nothing arrives any more at this member, nor from it.
     pub(crate) fn isolate(&self, id: u64, others: impl IntoIterator<Item = u64>) {
         for other in others.into_iter().filter(|other| *other != id) {
@@ -90,7 +98,7 @@ impl Net {
         let mut faults = self.faults.lock();
         (faults.loss, faults.delay) = (0, Duration::ZERO);
         faults.cut.clear();
-        faults.mute = None;
+        (faults.mute, faults.slow) = (None, None);
     }
 
     /// Of 1,000 messages so many are lost, and the others are delayed up to this long.

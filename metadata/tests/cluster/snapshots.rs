@@ -1,6 +1,7 @@
 //! Followers whose entries are gone from the leader's log.
 
 use super::members::{Cluster, hold, patiently, read, write};
+use std::time::Duration;
 
 /// Entries that stay in a log beside its snapshot, and some.
 const MORE_THAN_IS_KEPT: usize = 1_200;
@@ -27,9 +28,16 @@ async fn leave_behind(cluster: &mut Cluster) -> (u64, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_behind_the_log_gets_a_snapshot_and_can_lead_afterwards() {
     let mut cluster = Cluster::of(3).await;
-    let (_, away) = leave_behind(&mut cluster).await;
+    let (leader, away) = leave_behind(&mut cluster).await;
     cluster.start(away).await.expect("comes back");
     cluster.until_equal().await;
+    cluster
+        .until("the leader hears it", |cluster| {
+            let status = cluster.running[&leader].status();
+            let member = status.members.iter().find(|m| m.member.id == away);
+            member.and_then(|m| m.heard).is_some_and(|heard| heard < Duration::from_millis(500))
+        })
+        .await;
     let quorum = cluster.node(away).quorum();
     let next = patiently(async || quorum.transfer(Some(away)).await).await.expect("it can lead");
     // Whoever holds the service of a node keeps its directory open.
@@ -57,7 +65,7 @@ async fn a_damaged_snapshot_of_the_leader_stops_nobody_who_needs_it() {
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("writes");
     cluster.start(away).await.expect("comes back");
-    hold(std::time::Duration::from_secs(1)).await;
+    hold(Duration::from_secs(1)).await;
     assert!(cluster.node(away).applied() < MORE_THAN_IS_KEPT as u64, "it has taken nothing of that");
     // It still runs, and takes the next one.
     write(&service, "next", "v").await;

@@ -67,7 +67,7 @@ pub enum PeerError {
         /// Why.
         reason: String,
     },
-    /// The message was meant for somebody else, or came from nobody that is known.
+    /// The message was meant for somebody else, or came from another group.
     #[error("the peer refuses: {reason}")]
     Stranger {
         /// Who was expected, and who it was.

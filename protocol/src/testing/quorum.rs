@@ -45,30 +45,35 @@ struct Inner {
     faults: Faults<QuorumError>,
 }
 
+/// The status of node `node` of `group`, which leads and knows nobody else.
+#[must_use]
+pub fn status(node: u64, group: Uuid) -> QuorumStatus {
+    QuorumStatus {
+        node,
+        group,
+        term: 1,
+        leader: Some(node),
+        last_log: 0,
+        committed: 0,
+        applied: 0,
+        members: Vec::new(),
+        revision: Default::default(),
+        keys: 0,
+        sessions: 0,
+        watches: 0,
+        log_bytes: 0,
+        snapshot: None,
+        audited: None,
+        is_changing: false,
+    }
+}
+
 impl FakeQuorum {
     /// Node `node` of `group`, which leads.
     #[must_use]
     pub fn new(node: u64, group: Uuid) -> Self {
-        let status = QuorumStatus {
-            node,
-            group,
-            term: 1,
-            leader: Some(node),
-            last_log: 0,
-            committed: 0,
-            applied: 0,
-            members: Vec::new(),
-            revision: Default::default(),
-            keys: 0,
-            sessions: 0,
-            watches: 0,
-            log_bytes: 0,
-            snapshot: None,
-            audited: None,
-            is_changing: false,
-        };
         let (asked, backup) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { status: Mutex::new(status), asked, backup, faults: Faults::default() }))
+        Self(Arc::new(Inner { status: Mutex::new(status(node, group)), asked, backup, faults: Faults::default() }))
     }
 
     /// This cluster as its users hold it.

@@ -179,7 +179,7 @@ impl Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{id::Revision, service::quorum::Member};
+    use protocol::{service::quorum::Member, testing::quorum::status};
     use uuid::Uuid;
 
     #[test]
@@ -195,24 +195,7 @@ mod tests {
             member(2, MemberRole::Voter, Some(500), Some(90)),
             member(3, MemberRole::Learner, None, Some(7_000)),
         ];
-        let status = QuorumStatus {
-            node: 1,
-            group: Uuid::nil(),
-            term: 1,
-            leader: Some(1),
-            last_log: 2_000,
-            committed: 2_000,
-            applied: 2_000,
-            members: members.clone(),
-            revision: Revision(1),
-            keys: 0,
-            sessions: 0,
-            watches: 0,
-            log_bytes: 0,
-            snapshot: None,
-            audited: None,
-            is_changing: false,
-        };
+        let status = QuorumStatus { last_log: 2_000, members: members.clone(), ..status(1, Uuid::nil()) };
         let rows: Vec<_> = members.iter().map(|m| row(m, &status).join(" ")).collect();
         assert_eq!(rows, ["1 leader m1:1 - 0 itself", "2 voter m2:1 - 1,500 now", "3 learner m3:1 - - 7 s ago"]);
         assert_eq!(json(&members[1], &status)["heard_ms"], 90);

@@ -150,28 +150,12 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::id::Revision;
+    use protocol::testing::quorum::status;
     use uuid::Uuid;
 
     fn seen(id: u64, leader: Option<u64>, audited: Option<(u64, u64)>) -> Seen {
-        let status = QuorumStatus {
-            node: id,
-            group: Uuid::nil(),
-            term: 3,
-            leader,
-            last_log: 12_345,
-            committed: 12_345,
-            applied: 12_344,
-            members: Vec::new(),
-            revision: Revision(9),
-            keys: 7,
-            sessions: 2,
-            watches: 1,
-            log_bytes: 2 * 1024 * 1024,
-            snapshot: None,
-            audited,
-            is_changing: false,
-        };
+        let logs = QuorumStatus { last_log: 12_345, committed: 12_345, applied: 12_344, ..status(id, Uuid::nil()) };
+        let status = QuorumStatus { leader, audited, ..logs };
         Seen { id, role: MemberRole::Voter, address: format!("m{id}:1"), status: Some(status) }
     }
 

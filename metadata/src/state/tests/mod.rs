@@ -3,6 +3,7 @@
 mod scale;
 
 use super::*;
+use crate::applied::Applied;
 use bytes::Bytes;
 use proptest::prelude::*;
 use protocol::service::metadata::{
@@ -151,16 +152,17 @@ fn a_session_holds_so_many_keys_and_bytes_and_no_more() {
 
 #[test]
 fn time_is_what_the_batches_say_and_nothing_else() {
-    let mut s = State::default();
+    let applied = Applied::new(State::default());
     let batch = |elapsed| Batch::new(Duration::from_millis(elapsed), &[Command::OpenSession { ttl_ms: 1 }]);
-    assert_eq!(s.apply_batch(&batch(1_500)), Ok(Replies(vec![Reply::Session(SessionId(1))])));
-    assert_eq!(s.apply_batch(&batch(700)), Ok(Replies(vec![Reply::Session(SessionId(2))])));
-    assert_eq!(s.uptime_ms(), 2_200);
-    let before = s.digest();
-    assert!(s.apply_batch(&Batch::of(9, &[1, 7])).is_err());
-    assert_eq!((s.uptime_ms(), s.digest()), (2_200, before), "an unreadable batch changes nothing");
-    s.apply_batch(&batch(u64::MAX)).expect("decodes");
-    assert_eq!(s.uptime_ms(), u64::MAX);
+    let seen = || applied.read(|s| (s.uptime_ms(), s.digest()));
+    assert_eq!(applied.apply(&batch(1_500), 1), Ok(Replies(vec![Reply::Session(SessionId(1))])));
+    assert_eq!(applied.apply(&batch(700), 2), Ok(Replies(vec![Reply::Session(SessionId(2))])));
+    let before = seen();
+    assert_eq!(before.0, 2_200);
+    assert!(applied.apply(&Batch::of(9, &[1, 7]), 3).is_err());
+    assert_eq!(seen(), before, "an unreadable batch changes nothing");
+    applied.apply(&batch(u64::MAX), 4).expect("decodes");
+    assert_eq!(seen().0, u64::MAX);
     // And it is part of what voters agree on.
     let (mut a, mut b) = (State::default(), State::default());
     a.advance(1);

@@ -104,8 +104,8 @@ impl RemoteMetadata {
         Ok(Self::over(servers, Guest::new(options.group, false), options, tasks))
     }
 
-    /// A handle for calls that this node passes on to the one at `address`. They are never passed on again, and never
-    /// made again: the first failure is the answer.
+    /// A handle for calls that this node passes on to the one at `address`. They are never passed on again, and each is
+    /// sent once: what then fails is the answer. What is not sent yet waits for that node.
     ///
     /// # Errors
     /// `Invalid` if the address is not one.

@@ -84,8 +84,7 @@ enum Verdict {
 }
 
 impl Calls {
-    /// The calls of a client that is known by this number; `retries` says whether servers are tried until callers run out
-    /// of time.
+    /// The calls of a client that is known by this number; `retries` says whether calls are sent again.
     pub(super) const fn new(client: u128, retries: bool) -> Self {
         Self {
             retries,

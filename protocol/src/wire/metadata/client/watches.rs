@@ -90,8 +90,7 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// No watches; `retries` says whether servers are tried until callers run out
-    /// of time.
+    /// No watches; `retries` says whether servers are tried until callers run out of time.
     pub(super) const fn new(retries: bool) -> Self {
         Self {
             retries,
