@@ -26,21 +26,6 @@ fn milliseconds(d: Duration) -> String {
     format!("{:.1} ms", d.as_secs_f64() * 1e3)
 }
 
-/// Every copy of every entry is where metadata says.
-fn wait_whole(cluster: &Cluster, topic: &str) {
-    let mut last = String::new();
-    let deadline = support::deadline() + support::PATIENCE;
-    loop {
-        let (whole, text) = cluster.run(&["verify", topic]);
-        if whole {
-            return;
-        }
-        assert!(!support::passed(deadline), "copies are missing:\n{text}\nbefore:\n{last}");
-        last = text;
-        hold(Duration::from_millis(500));
-    }
-}
-
 #[test]
 fn one_bookie_of_three_is_killed() {
     let _turn = alone();
@@ -66,7 +51,7 @@ fn one_bookie_of_three_is_killed() {
         milliseconds(healthy.max)
     );
     load.finish().assert_flawless();
-    wait_whole(&cluster, "killed");
+    cluster.wait_whole("killed");
 }
 
 #[test]
@@ -102,7 +87,7 @@ fn a_bookie_and_then_the_broker_hang_and_go_on() {
     cluster.broker.resume();
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "hung");
+    cluster.wait_whole("hung");
 }
 
 #[test]
@@ -144,7 +129,7 @@ fn networks_to_one_bookie_are_cut_both_ways_and_one_way() {
         load.wait_more(SOME);
     }
     load.finish().assert_flawless();
-    wait_whole(&cluster, "cut");
+    cluster.wait_whole("cut");
 }
 
 #[test]
@@ -165,7 +150,7 @@ fn networks_to_metadata_are_cut() {
         load.wait_more(SOME);
     }
     load.finish().assert_flawless();
-    wait_whole(&cluster, "apart");
+    cluster.wait_whole("apart");
 }
 
 #[test]
@@ -185,7 +170,7 @@ fn exactly_three_bookies_one_dead_across_a_restart_of_the_broker() {
     cluster.bookies[2].restart();
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "degraded");
+    cluster.wait_whole("degraded");
 }
 
 #[test]
@@ -209,7 +194,7 @@ fn a_bookie_is_taken_out_and_one_is_replaced() {
     cluster.bookies[0].restart();
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "moved");
+    cluster.wait_whole("moved");
     // The new one has taken over: the cluster stands without another bookie.
     cluster.bookies[1].kill();
     let (_, text) = cluster.run(&["bookie", "list"]);
@@ -290,5 +275,5 @@ fn the_loss_of_a_head_is_accepted_on_an_operators_word() {
     assert_eq!(read, acked, "what is left is served");
     let (done, text) = cluster.run(&["ledger", "recover", &ledger, "--accept-loss", "--yes"]);
     assert!(done && text.contains("closed already"), "{text}");
-    wait_whole(&cluster, "triple");
+    cluster.wait_whole("triple");
 }

@@ -11,9 +11,8 @@ use std::{
 };
 use support::{
     cluster::{Cluster, Member, Plan, alone},
-    hold,
     load::{Load, Shape},
-    now, passed,
+    now,
     shim::cut::Survivors,
     wait_until,
 };
@@ -28,19 +27,6 @@ fn plan() -> Plan {
 /// Whether this cluster runs under the shim.
 fn has_shim(cluster: &Cluster) -> bool {
     cluster.bookies[0].shim.is_some()
-}
-
-/// Every copy of every entry is where metadata says.
-fn wait_whole(cluster: &Cluster, topic: &str) {
-    let deadline = support::deadline() + support::PATIENCE;
-    loop {
-        let (whole, text) = cluster.run(&["verify", topic]);
-        if whole {
-            return;
-        }
-        assert!(!passed(deadline), "copies are missing:\n{text}");
-        hold(Duration::from_millis(500));
-    }
 }
 
 #[test]
@@ -71,7 +57,7 @@ fn a_failed_sync_ends_the_acknowledgements_of_that_bookie() {
         load.wait_more(SOME);
     }
     load.finish().assert_flawless();
-    wait_whole(&cluster, "eio");
+    cluster.wait_whole("eio");
 }
 
 #[test]
@@ -101,7 +87,7 @@ fn slow_syncs_of_one_bookie_slow_nobody_down() {
         ms(healthy.p99) * 2.0 + 5.0
     );
     load.finish().assert_flawless();
-    wait_whole(&cluster, "slow");
+    cluster.wait_whole("slow");
 }
 
 #[test]
@@ -125,7 +111,7 @@ fn a_full_disk_stops_one_bookie_and_space_brings_it_back() {
     bookie.restart();
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "full");
+    cluster.wait_whole("full");
 }
 
 /// A file system of its own, as small as a full disk needs it; unmounted when it goes.
@@ -178,7 +164,7 @@ fn a_bookie_on_a_small_disk_becomes_read_only_and_serves_on() {
     wait_until("it takes entries again", || !cluster.run(&["bookie", "list"]).1.contains("read-only"));
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "small");
+    cluster.wait_whole("small");
     drop(std::mem::take(&mut cluster.bookies));
 }
 
@@ -245,13 +231,13 @@ fn flipped_bits_in_every_kind_of_file_cost_nothing() {
             cluster.bookies[victim].wipe();
             cluster.bookies[victim].restart();
             // One disk after the other may be lost, and not the next before repair has made up for the last.
-            wait_whole(&cluster, "flipped");
+            cluster.wait_whole("flipped");
         }
     }
     assert!(damaged >= 6, "only {damaged} kinds of files were there");
     load.wait_more(SOME);
     load.finish().assert_flawless();
-    wait_whole(&cluster, "flipped");
+    cluster.wait_whole("flipped");
 }
 
 #[test]
@@ -270,7 +256,7 @@ fn an_emptied_bookie_comes_back_as_another_and_is_filled_again() {
         wait_healed(&cluster, "wiped");
     }
     load.finish().assert_flawless();
-    wait_whole(&cluster, "wiped");
+    cluster.wait_whole("wiped");
 }
 
 /// No record hangs on fewer copies than two lost disks leave; the last ledgers still grow.
@@ -279,7 +265,7 @@ fn wait_healed(cluster: &Cluster, topic: &str) {
         let (listed, text) = cluster.run(&["ledger", "list", "--topic", topic, "--short", "--json"]);
         listed && !text.contains("\"closed\"")
     });
-    wait_whole(cluster, topic);
+    cluster.wait_whole(topic);
 }
 
 #[test]
@@ -302,5 +288,5 @@ fn reads_that_fail_on_one_bookie_are_served_by_another() {
     load.finish().assert_flawless();
     assert!(shim.counts().failed > 0, "nobody asked this bookie: nothing was shown");
     shim.heal();
-    wait_whole(&cluster, "unread");
+    cluster.wait_whole("unread");
 }

@@ -34,19 +34,6 @@ fn in_lan(test: impl FnOnce(&Lan, Cluster) + Send + 'static) {
     }
 }
 
-/// Every copy of every entry is where metadata says.
-fn wait_whole(cluster: &Cluster, topic: &str) {
-    let mut told = String::new();
-    support::wait_until("every copy is where metadata says", || {
-        let (whole, text) = cluster.run(&["verify", topic]);
-        if !whole && text != told {
-            println!("{text}");
-            told = text;
-        }
-        whole
-    });
-}
-
 /// What is done to the network.
 type Act<'a> = &'a dyn Fn();
 
@@ -74,7 +61,7 @@ fn a_bookie_is_cut_off_one_way_and_both_ways() {
             load.wait_more(SOME);
         }
         load.finish().assert_flawless();
-        wait_whole(&cluster, "cut");
+        cluster.wait_whole("cut");
     });
 }
 
@@ -97,7 +84,7 @@ fn metadata_is_cut_off_from_a_bookie_and_from_the_broker() {
             }
         }
         load.finish().assert_flawless();
-        wait_whole(&cluster, "apart");
+        cluster.wait_whole("apart");
     });
 }
 
@@ -117,7 +104,7 @@ fn clients_are_cut_off_one_way_and_both_ways() {
         lan.plug(Room::BROKER);
         load.wait_more(SOME);
         load.finish().assert_flawless();
-        wait_whole(&cluster, "away");
+        cluster.wait_whole("away");
     });
 }
 

@@ -106,6 +106,10 @@ mod tests {
         assert!(matches!(check(vec![put(1, MAX_VALUE + 1)]), Err(MetadataError::TooLarge { what: "value", .. })));
         let five = (0..5).map(|_| put(1, MAX_VALUE)).collect();
         assert!(matches!(check(five), Err(MetadataError::TooLarge { what: "transaction", .. })));
+        let many = vec![Operation::Delete("k".into()); MAX_TRANSACTION / 33];
+        assert_eq!(check(many.clone()), Ok(()));
+        let too_many = check([many, vec![put(1, 0)]].concat());
+        assert!(matches!(too_many, Err(MetadataError::TooLarge { what: "transaction", .. })), "each counts for more");
         assert!(matches!(check(vec![put(0, 1)]), Err(MetadataError::Invalid(_))));
         let none = Operation::Sequence { name: "s".into(), count: 0 };
         assert!(matches!(check(vec![none]), Err(MetadataError::Invalid(_))));

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -224,6 +225,19 @@ impl Cluster {
         let nodes = [&mut self.metadata].into_iter().chain(&mut self.joined);
         nodes.filter_map(|m| (!m.is_running()).then_some(m)).for_each(Member::spawn);
         [&mut self.metadata].into_iter().chain(&mut self.joined).for_each(Member::wait_ready);
+    }
+
+    /// Waits until every copy of every entry of a topic is where metadata says; repair may take more than our patience.
+    pub fn wait_whole(&self, topic: &str) {
+        let deadline = super::deadline() + super::PATIENCE;
+        loop {
+            let (whole, text) = self.run(&["verify", topic]);
+            if whole {
+                return;
+            }
+            assert!(!super::passed(deadline), "copies are missing:\n{text}");
+            super::hold(Duration::from_millis(500));
+        }
     }
 
     /// Runs a command of ours against this cluster; returns whether it succeeded and all that it printed.
