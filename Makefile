@@ -10,6 +10,8 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 MAGNETAR := $(CARGO_TARGET_DIR)/release/magnetar
+# A test that hangs ends with its program, in seconds, and fails instead of holding everything up.
+BOUNDED := --config 'target."cfg(all())".runner = ["timeout", "--kill-after=10", "1200"]'
 
 .PHONY: help run cluster build test simulate check fmt bench soak prerequisites install
 
@@ -33,7 +35,7 @@ run: build ## start a server on localhost:9092 that keeps its data
 	@exec $(MAGNETAR) standalone $(ARGS)
 
 test: prerequisites ## run every test
-	@cargo test --release --locked --workspace -- $(ARGS)
+	@cargo test $(BOUNDED) --release --locked --workspace --no-fail-fast -- $(ARGS)
 
 simulate: prerequisites ## a cluster under faults, by SEEDS=n, MINUTES=m or SEED=n TRACE=1; DUELS=1
 	@MAGNETAR_SEEDS=$(SEEDS) MAGNETAR_MINUTES=$(MINUTES) MAGNETAR_SEED=$(SEED) MAGNETAR_SEED_FROM=$(FROM) \

@@ -28,10 +28,11 @@ const BYTES: [f64; 11] = [
 /// Counts: of entries in a batch, of records in an entry.
 const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
 
-/// What is written if nothing is configured: the lifecycle of everything of ours.
-const USUAL: &str = "info,openraft=warn";
+/// What is written if nothing is configured: the lifecycle of everything of ours. What openraft says of a peer that is away,
+/// several times a second, our links and roles say once.
+const USUAL: &str = "info,openraft=off";
 /// The same at a terminal, where a person reads the banner.
-const AT_A_TERMINAL: &str = "warn";
+const AT_A_TERMINAL: &str = "warn,openraft=off";
 
 /// Begins to write log lines to standard error. `filter` is one of `tracing`, or empty for the usual one; if it cannot be
 /// read, the error is returned and nothing is written.

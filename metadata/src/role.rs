@@ -8,7 +8,7 @@
 use crate::{
     applied::{Applied, Divergence},
     election::{campaign::voters, contacts::Contacts, ear::Ear},
-    raft::{Raft, RaftMetrics, Seat, network::Voice},
+    raft::{Raft, RaftMetrics, Seat, log::LogStore, network::Voice},
     sessions::Leases,
 };
 use openraft::ServerState;
@@ -56,6 +56,7 @@ impl Role {
 pub(crate) struct RoleKeeper {
     pub(crate) me: u64,
     pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
     pub(crate) ear: Arc<Ear>,
     pub(crate) contacts: Arc<Mutex<Contacts>>,
     pub(crate) voice: Voice,
@@ -75,7 +76,10 @@ impl RoleKeeper {
         let mut look = tokio::time::interval(LOOK);
         loop {
             let now = metrics.borrow_and_update().clone();
-            if let Err(problem) = &now.running_state
+            self.log.note_members(&now.membership_config);
+            let ended = now.running_state.as_ref().err().map(ToString::to_string);
+            // A leader that went on before its disk may not have noticed yet.
+            if let Some(problem) = ended.or_else(|| self.log.failure().map(|failure| failure.to_string()))
                 && !stopping.is_cancelled()
             {
                 self.role.send_replace(Role::Nobody);

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a peer may take to answer a question or a beat.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// A raft that has done nothing for this long does not lead any more, whatever it believes: its disk hangs.
+/// A raft that has done nothing for this long, or whose disk has not, does not lead any more, whatever it believes.
 const STUCK: Duration = Duration::from_secs(3);
 
 /// What the tasks work with.
@@ -142,7 +142,10 @@ impl Campaign {
                 tracing::warn!(term = metrics.current_term, "no majority answers this leader; it falls silent");
             }
             self.voice.silence(Silence::OutOfTouch, !is_in_touch);
-            let beat = Beat { vote: metrics.vote, is_probe: self.voice.is_silent() || core.is_stuck() };
+            let beat = Beat {
+                vote: metrics.vote,
+                is_probe: self.voice.is_silent() || core.is_stuck() || self.log.busy() > STUCK,
+            };
             // As long as it speaks it hears itself, and gives its vote to nobody whom only it can hear.
             if !beat.is_probe {
                 self.ear.hear(beat.vote);

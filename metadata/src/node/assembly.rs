@@ -82,9 +82,10 @@ impl Assembly {
         let me = place.name(identity.life);
         let (courier, serve) = peers.split();
         let voice = Voice::default();
-        let network = Network::new(me, courier(thread.handle(), &tasks), voice.clone());
         let log = LogStore::behind(Arc::clone(&store), &snapshots);
+        let network = Network::new(me, courier(thread.handle(), &tasks), voice.clone(), log.clone());
         let raft = start_raft(&thread, place.id, network.clone(), log.clone(), machine).await?;
+        log.allow_headway(place.id, &raft.metrics().borrow().membership_config);
         let election_clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ear = Arc::new(Ear::new(Arc::clone(&election_clock)));
         let desk = Arc::new(Desk::new(me, raft.clone(), Arc::clone(&ear), log.clone(), snapshots.clone()));
@@ -172,6 +173,7 @@ impl Parts {
         let keeper = RoleKeeper {
             me: self.place.id,
             raft: self.raft.clone(),
+            log: self.log.clone(),
             ear: Arc::clone(&self.ear),
             contacts: Arc::clone(&self.contacts),
             voice: self.voice.clone(),

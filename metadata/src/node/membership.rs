@@ -90,11 +90,10 @@ impl Upkeep {
         let (mut metrics, mut was_member) = (self.raft.metrics(), false);
         loop {
             let now = metrics.borrow_and_update().clone();
-            let is_member = now.membership_config.membership().get_node(&self.place.id).is_some();
-            if was_member && !is_member {
+            let seat = now.membership_config.membership().get_node(&self.place.id);
+            if is_taken_out(self.seat.life, seat, &mut was_member) {
                 return Ok(());
             }
-            was_member = is_member;
             let Some(wish) = self.wish(&now) else {
                 tokio::select! {
                     moved = metrics.changed() => if moved.is_err() { return Ok(()) },
@@ -172,6 +171,13 @@ impl Upkeep {
     }
 }
 
+/// Whether the member that lives this life has been taken out. A member that joined again under its old number reads in the
+/// log how the life before was taken out: that is nobody's end but that one's.
+fn is_taken_out(life: Uuid, seat: Option<&Seat>, was_member: &mut bool) -> bool {
+    let is_member = seat.is_some_and(|seat| seat.life == life);
+    std::mem::replace(was_member, is_member) && !is_member
+}
+
 enum Wish {
     /// That it is known by these addresses.
     Address(Joining),
@@ -179,4 +185,18 @@ enum Wish {
     Vote,
     /// Of a leader: the end of a change that stands in this log entry, if its predecessor has left it half-way.
     End(LogId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_an_earlier_life_concerns_nobody() {
+        let seat = |life| Seat { life: Uuid::from_u128(life), ..Seat::default() };
+        let (before, now, mut was_member) = (seat(1), seat(2), false);
+        let history = [None, Some(&before), None, Some(&now), Some(&now), None];
+        let ends = history.map(|known| is_taken_out(now.life, known, &mut was_member));
+        assert_eq!(ends, [false, false, false, false, false, true]);
+    }
 }

@@ -101,6 +101,9 @@ pub fn open(dir: &Path, node: Option<u64>) -> Result<Opened, OpenError> {
     let identity = claim(&store, &shown, node)?;
     let damaged = |reason: String| OpenError::Damaged { dir: shown.clone(), reason };
     store.verify_log().map_err(|e| damaged(e.to_string()))?;
+    if let Some(place) = identity.place {
+        store.resign(place.id).map_err(|e| damaged(e.to_string()))?;
+    }
     let snapshots = Snapshots::open(&dir.join("snapshots"), Arc::clone(&store)).map_err(|e| damaged(e.to_string()))?;
     let (purged, held) = (store.purged().map_err(|e| damaged(e.to_string()))?, *snapshots.durable().borrow());
     if let Some(purged) = purged.filter(|purged| *purged > held) {
@@ -179,7 +182,7 @@ fn probe_writable(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::identity::Place;
+    use crate::raft::{Vote, identity::Place, store::Meta};
 
     #[test]
     fn a_second_opener_is_told_that_the_directory_is_in_use() {
@@ -194,6 +197,24 @@ mod tests {
         assert!(matches!(open(dir.path(), Some(2)), Err(OpenError::OtherNode { found: 1, node: 2, .. })));
         let again = open(dir.path(), None).expect("opens again").identity;
         assert_eq!(again, Identity { life, place: Some(place) }, "it is still the same life, in the same place");
+    }
+
+    #[test]
+    fn a_node_that_has_led_does_not_go_on_where_it_stopped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place { id: 1, group: Uuid::new_v4(), is_founder: true };
+        open(dir.path(), None).expect("opens").store.take_place(place).expect("writes");
+        let reopened = |vote: &Vote| {
+            open(dir.path(), None).expect("opens").store.write_meta(Meta::Vote, vote, true).expect("writes");
+            open(dir.path(), None)
+                .expect("opens")
+                .store
+                .read_meta::<Vote>(Meta::Vote)
+                .expect("reads")
+                .expect("is there")
+        };
+        assert_eq!(reopened(&Vote::new_committed(4, 1)), Vote::new(4, 1));
+        assert_eq!(reopened(&Vote::new_committed(5, 2)), Vote::new_committed(5, 2), "it has followed another one");
     }
 
     #[test]

@@ -1,17 +1,23 @@
-//! The raft log and the vote on disk. Appends are synced before they are reported; nothing else here waits for a disk
-//! flush except votes and truncations, which raft's safety rests on. Nothing is purged before the snapshot that holds it
-//! is on disk.
+//! The raft log and the vote on disk. Appends, votes and truncations are synced before raft is told so, which its safety
+//! rests on; purges are not. Nothing is purged before the snapshot that holds it is on disk.
+//!
+//! There is one exception, so that a leader's disk and those of its followers work at the same time: a leader that others
+//! must confirm is told at once, and sends its entries while its own disk still writes them; [`Headway`] decides when. The
+//! invariant stays: nothing is committed that its leader does not hold durably, because what a follower says of an entry
+//! counts only after [`LogStore::durable`] ([`super::network`] sees to that).
 //!
 //! The latest entries are also in memory, because each is read twice as soon as it is written: by those who replicate it
 //! and by the state machine. What is in memory is always a whole end of the log on disk.
 
 use super::{
-    LogId, StorageError, TypeConfig,
+    LogId, Seat, StorageError, TypeConfig,
+    disk::Disk,
+    headway::Headway,
     snapshots::Snapshots,
-    store::{Meta, Store, StoreError, encode},
+    store::{Meta, Store, StoreError},
 };
 use openraft::{
-    Entry, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote,
+    Entry, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError, StoredMembership, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
 use parking_lot::Mutex;
@@ -23,6 +29,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -37,7 +44,9 @@ const OVERHEAD: usize = 256;
 #[derive(Debug, Clone)]
 pub struct LogStore {
     store: Arc<Store>,
+    disk: Disk,
     recent: Arc<Mutex<Recent>>,
+    headway: Arc<Mutex<Headway>>,
     counts: Arc<Counts>,
     /// How far the snapshot on disk goes; none where nothing is ever purged but by hand.
     snapshot: Option<watch::Receiver<u64>>,
@@ -46,7 +55,7 @@ pub struct LogStore {
 /// What others want to know of the log.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Bytes that this process has appended.
+    /// Bytes that this process has appended, as in memory.
     appended: AtomicU64,
     /// The last index that is known to be committed.
     committed: AtomicU64,
@@ -117,13 +126,47 @@ impl LogStore {
     /// The log in an open database.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, recent: Arc::default(), counts: Arc::default(), snapshot: None }
+        let disk = Disk::of(&store, last(&store));
+        let (recent, headway, counts) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, disk, recent, headway, counts, snapshot: None }
     }
 
     /// As [`LogStore::new`]; nothing is purged that these snapshots do not hold.
     #[must_use]
     pub fn behind(store: Arc<Store>, snapshots: &Snapshots) -> Self {
         Self { snapshot: Some(snapshots.durable()), ..Self::new(store) }
+    }
+
+    /// From now on raft may go on before the disk, while `me` leads members who must confirm it; these are the members so
+    /// far. Whoever calls this lets nothing count that a follower says of an entry before [`LogStore::durable`] says the
+    /// same of this node, and does not let raft resume a lead ([`super::directory::open`] sees to that).
+    pub(crate) fn allow_headway(&self, me: u64, members: &StoredMembership<u64, Seat>) {
+        self.headway.lock().begin(me, members);
+    }
+
+    /// Raft works with these members.
+    pub(crate) fn note_members(&self, members: &StoredMembership<u64, Seat>) {
+        self.headway.lock().named(members);
+    }
+
+    /// Waits until this entry and everything before it are durable here.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn durable(&self, entry: LogId) -> Result<(), StoreError> {
+        self.disk.durable(entry).await
+    }
+
+    /// Why nothing can be written any more, if so. Raft itself may not know yet.
+    #[must_use]
+    pub fn failure(&self) -> Option<StoreError> {
+        self.disk.failure()
+    }
+
+    /// How long the write that is under way has taken.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.disk.busy()
     }
 
     /// How often this process has cut off the end of the log, because another leader has another one. What was cut off
@@ -133,7 +176,7 @@ impl LogStore {
         self.counts.truncated.load(Ordering::Acquire)
     }
 
-    /// Bytes that this process has appended so far.
+    /// Bytes that this process has appended so far, as they are in memory.
     #[must_use]
     pub fn appended(&self) -> u64 {
         self.counts.appended.load(Ordering::Relaxed)
@@ -153,9 +196,7 @@ impl LogStore {
         if let Some(last) = self.recent.lock().entries.back() {
             return Ok(Some(last.log_id));
         }
-        let last: Option<Entry<TypeConfig>> = self.store.last_entry()?;
-        let purged: Option<LogId> = self.store.read_meta(Meta::Purged)?;
-        Ok(last.map(|entry| entry.log_id).max(purged))
+        last(&self.store)
     }
 
     fn read(
@@ -168,16 +209,13 @@ impl LogStore {
             None => self.store.read_log(first, take),
         }
     }
+}
 
-    /// Runs a write on a thread that may block.
-    async fn blocking(
-        &self,
-        write: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.store);
-        let done = tokio::task::spawn_blocking(move || write(&store)).await;
-        done.unwrap_or_else(|e| Err(StoreError::Malformed { what: "a write", reason: e.to_string() }))
-    }
+/// Where the log on disk ends; what was purged counts.
+fn last(store: &Store) -> Result<Option<LogId>, StoreError> {
+    let last: Option<Entry<TypeConfig>> = store.last_entry()?;
+    let purged: Option<LogId> = store.read_meta(Meta::Purged)?;
+    Ok(last.map(|entry| entry.log_id).max(purged))
 }
 
 fn read_failed(error: StoreError) -> StorageError {
@@ -226,7 +264,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError> {
         let vote = *vote;
-        let written = self.blocking(move |store| store.write_meta(Meta::Vote, &vote, true)).await;
+        self.headway.lock().voted(&vote);
+        let written = self.disk.write(move |store| store.write_meta(Meta::Vote, &vote, true)).await;
         written.map_err(|e| StorageIOError::write_vote(e).into())
     }
 
@@ -253,28 +292,26 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        let encoded: Vec<_> = entries.iter().map(|e| (e.log_id.index, encode(e))).collect();
-        let bytes: usize = encoded.iter().map(|(_, entry)| entry.len()).sum();
-        match self.blocking(move |store| store.append(encoded)).await {
-            Ok(()) => {
-                let mut recent = self.recent.lock();
-                entries.into_iter().for_each(|entry| recent.push(entry));
-                drop(recent);
-                self.counts.appended.fetch_add(bytes as u64, Ordering::Relaxed);
-                callback.log_io_completed(Ok(()));
-                Ok(())
-            }
-            Err(error) => {
-                callback.log_io_completed(Err(std::io::Error::other(error.to_string())));
-                Err(write_failed(error))
-            }
+        let goes_on = self.headway.lock().appending(&entries);
+        let mut recent = self.recent.lock();
+        for entry in &entries {
+            self.counts.appended.fetch_add(size(entry) as u64, Ordering::Relaxed);
+            recent.push(entry.clone());
         }
+        drop(recent);
+        let (at_once, when_durable) = if goes_on { (Some(callback), None) } else { (None, Some(callback)) };
+        self.disk.append(entries, when_durable).map_err(write_failed)?;
+        if let Some(callback) = at_once {
+            callback.log_io_completed(Ok(()));
+        }
+        Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.counts.truncated.fetch_add(1, Ordering::AcqRel);
         self.recent.lock().truncate(log_id.index);
-        self.blocking(move |store| store.truncate(log_id.index)).await.map_err(write_failed)
+        self.headway.lock().truncated(log_id.index);
+        self.disk.write(move |store| store.truncate(log_id.index)).await.map_err(write_failed)
     }
 
     // openraft purges as soon as it has *begun* to install a snapshot. A process that ends between the two would have
@@ -287,7 +324,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             return Err(write_failed(StoreError::Malformed { what: "the log", reason }));
         }
         self.recent.lock().purge(log_id.index);
-        self.blocking(move |store| store.purge(log_id.index, &log_id)).await.map_err(write_failed)
+        self.headway.lock().purged(log_id.index);
+        self.disk.write(move |store| store.purge(log_id.index, &log_id)).await.map_err(write_failed)
     }
 }
 
@@ -296,10 +334,25 @@ mod tests {
     use super::*;
     use crate::{raft::directory, state::State};
     use futures::FutureExt;
-    use openraft::{CommittedLeaderId, SnapshotMeta};
+    use openraft::{CommittedLeaderId, Membership, SnapshotMeta, storage::RaftLogStorageExt};
+    use std::collections::BTreeSet;
 
     fn id(index: u64) -> LogId {
         LogId::new(CommittedLeaderId::new(1, 1), index)
+    }
+
+    fn blank(index: u64) -> Entry<TypeConfig> {
+        Entry { log_id: id(index), payload: EntryPayload::Blank }
+    }
+
+    /// The log of node 1, one of three voters, with an entry.
+    async fn one_of_three(dir: &tempfile::TempDir) -> (Arc<Store>, LogStore) {
+        let opened = directory::open(dir.path(), None).expect("opens");
+        let mut log = LogStore::new(Arc::clone(&opened.store));
+        let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], None);
+        log.allow_headway(1, &StoredMembership::new(Some(id(0)), members));
+        log.blocking_append([blank(0)]).await.expect("writes");
+        (opened.store, log)
     }
 
     #[tokio::test]
@@ -314,5 +367,71 @@ mod tests {
         assert!(purging.as_mut().now_or_never().is_none(), "the snapshot ends at 50");
         opened.snapshots.write(&meta(100), &State::default()).expect("writes");
         purging.await.expect("now it is held");
+    }
+
+    #[tokio::test]
+    async fn a_leader_goes_on_before_its_disk_but_does_not_count_as_having_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, mut log) = one_of_three(&dir).await;
+        log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
+        let hanging = store.hanging.lock();
+        log.blocking_append([blank(1)]).await.expect("goes on");
+        log.blocking_append([blank(2)]).await.expect("goes on");
+        assert_eq!(log.last(), Ok(Some(id(2))));
+        assert_eq!(log.try_get_log_entries(1..3).await.expect("reads").len(), 2, "followers can have them");
+        assert_eq!(log.durable(id(0)).await, Ok(()));
+        let mut durable = Box::pin(log.durable(id(1)));
+        assert!(durable.as_mut().now_or_never().is_none());
+        assert_eq!(last(&store), Ok(Some(id(0))));
+        drop(hanging);
+        durable.await.expect("is written");
+        log.durable(id(2)).await.expect("is written");
+        assert_eq!(last(&store), Ok(Some(id(2))));
+    }
+
+    #[tokio::test]
+    async fn a_follower_waits_for_its_disk() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, mut log) = one_of_three(&dir).await;
+        for vote in [Vote::new(1, 1), Vote::new_committed(1, 2)] {
+            log.save_vote(&vote).await.expect("writes");
+            let hanging = store.hanging.lock();
+            let mut appending = Box::pin(log.blocking_append([blank(1)]));
+            assert!(appending.as_mut().now_or_never().is_none(), "{vote}");
+            drop(hanging);
+            appending.await.expect("writes");
+            assert_eq!(last(&store), Ok(Some(id(1))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vote_comes_after_everything_that_was_appended_before_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, mut log) = one_of_three(&dir).await;
+        log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
+        let hanging = store.hanging.lock();
+        log.blocking_append([blank(1)]).await.expect("goes on");
+        let mut voting = log.clone();
+        let later = Vote::new(2, 3);
+        let mut voting = Box::pin(voting.save_vote(&later));
+        assert!(voting.as_mut().now_or_never().is_none());
+        drop(hanging);
+        voting.await.expect("writes");
+        assert_eq!(last(&store), Ok(Some(id(1))));
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nothing_is_written_any_more_and_everybody_learns_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, mut log) = one_of_three(&dir).await;
+        log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
+        store.broken.store(true, Ordering::Relaxed);
+        log.blocking_append([blank(1)]).await.expect("goes on");
+        assert!(log.durable(id(1)).await.is_err());
+        assert!(log.failure().is_some());
+        store.broken.store(false, Ordering::Relaxed);
+        assert!(log.blocking_append([blank(2)]).await.is_err(), "it would follow a gap");
+        assert!(log.save_vote(&Vote::new(2, 1)).await.is_err());
+        assert_eq!(last(&store), Ok(Some(id(0))));
     }
 }

@@ -1,6 +1,7 @@
 //! Consensus: openraft with its log, vote and snapshots on disk, and the messages between members.
 //!
-//! * [`directory`], [`identity`]: whose directory it is. [`store`]: the database below. [`log`]: the raft log and the vote.
+//! * [`directory`], [`identity`]: whose directory it is. [`store`]: the database below. [`log`]: the raft log and the vote;
+//!   `disk`: the thread that writes them; `headway`: whether raft may go on before it has.
 //! * [`machine`]: committed entries into the state machine. [`snapshots`]: the state as a file.
 //! * [`network`]: messages to peers. [`desk`]: messages from peers. [`courier`]: how a peer is reached.
 //! * [`thread`]: raft has a thread of its own, so that neither requests nor watches delay it.
@@ -10,6 +11,8 @@
 pub mod courier;
 pub mod desk;
 pub mod directory;
+mod disk;
+mod headway;
 pub mod identity;
 pub mod log;
 pub mod machine;

@@ -1,11 +1,13 @@
 //! Messages to peers: openraft's requests, packed and addressed to one life of one member.
 //!
 //! Owns the encoding of messages and what a failure means to openraft; never decides who is asked what. A node that has
-//! been [silenced](Voice) sends nothing that could keep a follower from standing for election.
+//! been [silenced](Voice) sends nothing that could keep a follower from standing for election. That a follower has an entry
+//! is passed on to openraft only once this node's own log has it durably, too: see [`LogStore`].
 
 use super::{
     LogId, Seat, TypeConfig, Vote,
     courier::{Courier, Lane},
+    log::LogStore,
     snapshots::SnapshotFile,
 };
 use bytes::Bytes;
@@ -84,6 +86,7 @@ pub struct Network {
     me: PeerName,
     courier: Arc<dyn Courier>,
     voice: Voice,
+    own: Own,
 }
 
 impl std::fmt::Debug for Network {
@@ -93,10 +96,10 @@ impl std::fmt::Debug for Network {
 }
 
 impl Network {
-    /// The way to all peers of the node that is called `me`.
+    /// The way to all peers of the node that is called `me`, whose own log this is.
     #[must_use]
-    pub fn new(me: PeerName, courier: Arc<dyn Courier>, voice: Voice) -> Self {
-        Self { me, courier, voice }
+    pub fn new(me: PeerName, courier: Arc<dyn Courier>, voice: Voice, own: LogStore) -> Self {
+        Self { me, courier, voice, own: Own(own) }
     }
 
     /// A message of our own, outside of openraft.
@@ -125,7 +128,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, seat: &Seat) -> Lines {
         let line = |lane| self.line((target, seat), lane);
         let (urgent, log, bulk) = (line(Lane::Urgent), Arc::new(line(Lane::Log)), line(Lane::Bulk));
-        Lines { urgent, log, bulk, voice: self.voice.clone(), sending: None }
+        Lines { urgent, log, bulk, voice: self.voice.clone(), own: self.own.clone(), sending: None }
     }
 }
 
@@ -165,8 +168,29 @@ pub struct Lines {
     log: Arc<Line>,
     bulk: Line,
     voice: Voice,
+    own: Own,
     /// Entries on their way.
     sending: Option<Sending>,
+}
+
+/// The log of this node.
+#[derive(Clone)]
+struct Own(LogStore);
+
+impl Own {
+    /// The answer of a follower that has entries up to `last`, or has not; that it has counts only once this node has, too.
+    async fn confirm(
+        &self,
+        answer: Result<AppendEntriesResponse<u64>, PeerError>,
+        last: Option<LogId>,
+    ) -> Result<AppendEntriesResponse<u64>, PeerError> {
+        let answer = answer?;
+        if let (AppendEntriesResponse::Success, Some(last)) = (&answer, last) {
+            let failed = |e| PeerError::Failed { reason: format!("the log of this node cannot be written: {e}") };
+            self.0.durable(last).await.map_err(failed)?;
+        }
+        Ok(answer)
+    }
 }
 
 /// Entries on their way. openraft gives up on them long before a large one has crossed a slow network, and then asks for
@@ -180,6 +204,34 @@ struct Sending {
 }
 
 impl Lines {
+    /// Sends entries, unless some that follow the same one are on their way: then what is said of those is the answer.
+    async fn send_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<u64>, PeerError> {
+        let (from, last) = ((request.vote, request.prev_log_id), request.entries.last().map(|last| last.log_id));
+        let (log, own) = (&self.log, &self.own);
+        let begin = || {
+            let (line, own) = (Arc::clone(log), own.clone());
+            let call = async move {
+                let answer = line.call(PeerVerb::Append, ENTRIES_PATIENCE, &request).await;
+                own.confirm(answer, last).await
+            };
+            Sending { from, last, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
+        };
+        let sending = match self.sending.take().filter(|sending| sending.from == from) {
+            Some(sending) => self.sending.insert(sending),
+            None => self.sending.insert(begin()),
+        };
+        let lost = |e: tokio::task::JoinError| Err(PeerError::Lost { reason: e.to_string() });
+        let (answer, sent) = ((&mut sending.answer).await.unwrap_or_else(lost), sending.last);
+        self.sending = None;
+        match answer? {
+            AppendEntriesResponse::Success if sent < last => Ok(AppendEntriesResponse::PartialSuccess(sent)),
+            answer => Ok(answer),
+        }
+    }
+
     async fn send_pieces(
         &self,
         vote: Vote,
@@ -214,27 +266,11 @@ impl RaftNetwork<TypeConfig> for Lines {
         if self.voice.is_silent() {
             return Err(unreachable("this node has stopped to lead"));
         }
-        if request.entries.is_empty() {
-            return self.urgent.call(PeerVerb::Append, option.hard_ttl(), &request).await.map_err(failed);
+        if !request.entries.is_empty() {
+            return self.send_entries(request).await.map_err(failed);
         }
-        let (from, last) = ((request.vote, request.prev_log_id), request.entries.last().map(|last| last.log_id));
-        let log = &self.log;
-        let begin = || {
-            let line = Arc::clone(log);
-            let call = async move { line.call(PeerVerb::Append, ENTRIES_PATIENCE, &request).await };
-            Sending { from, last, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
-        };
-        let sending = match self.sending.take().filter(|sending| sending.from == from) {
-            Some(sending) => self.sending.insert(sending),
-            None => self.sending.insert(begin()),
-        };
-        let lost = |e: tokio::task::JoinError| Err(PeerError::Lost { reason: e.to_string() });
-        let (answer, sent) = ((&mut sending.answer).await.unwrap_or_else(lost), sending.last);
-        self.sending = None;
-        match answer {
-            Ok(AppendEntriesResponse::Success) if sent < last => Ok(AppendEntriesResponse::PartialSuccess(sent)),
-            answer => answer.map_err(failed),
-        }
+        let answer = self.urgent.call(PeerVerb::Append, option.hard_ttl(), &request).await;
+        self.own.confirm(answer, request.prev_log_id).await.map_err(failed)
     }
 
     async fn full_snapshot(
@@ -272,5 +308,77 @@ fn failed(problem: PeerError) -> Failed {
     match problem {
         PeerError::Unreachable { .. } | PeerError::Stranger { .. } => RPCError::Unreachable(Unreachable::new(&problem)),
         PeerError::Lost { .. } | PeerError::Failed { .. } => RPCError::Network(NetworkError::new(&problem)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{directory, store::Store};
+    use futures::FutureExt;
+    use openraft::{
+        CommittedLeaderId, Entry, EntryPayload, Membership, StoredMembership,
+        storage::{RaftLogStorage, RaftLogStorageExt},
+    };
+    use protocol::service::{Answer, ready};
+    use std::collections::BTreeSet;
+
+    /// A follower that has whatever it is sent.
+    struct Willing;
+
+    impl Courier for Willing {
+        fn reach(&self, _: &protocol::service::quorum::Member, _: Lane) -> Arc<dyn PeerService> {
+            Arc::new(Self)
+        }
+    }
+
+    impl PeerService for Willing {
+        fn call(&self, _: PeerCall) -> Answer<Bytes, PeerError> {
+            ready(Ok(pack(&AppendEntriesResponse::<u64>::Success)))
+        }
+    }
+
+    fn blank(index: u64) -> Entry<TypeConfig> {
+        Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload: EntryPayload::Blank }
+    }
+
+    /// The leader of three, and its line to another.
+    async fn leader(dir: &tempfile::TempDir) -> (Arc<Store>, LogStore, Lines) {
+        let store = directory::open(dir.path(), None).expect("opens").store;
+        let mut log = LogStore::new(Arc::clone(&store));
+        let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], None);
+        log.allow_headway(1, &StoredMembership::new(None, members));
+        log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
+        let me = PeerName { group: uuid::Uuid::nil(), id: 1, life: uuid::Uuid::nil() };
+        let mut network = Network::new(me, Arc::new(Willing), Voice::default(), log.clone());
+        (store, log, network.new_client(2, &Seat::default()).await)
+    }
+
+    #[tokio::test]
+    async fn what_a_follower_has_counts_once_this_node_has_it_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, mut log, mut lines) = leader(&dir).await;
+        let vote = Vote::new_committed(1, 1);
+        let hanging = store.hanging.lock();
+        log.blocking_append([blank(0)]).await.expect("goes on");
+        let option = || RPCOption::new(Duration::from_secs(60));
+        let sent = |prev_log_id, entries| AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: None };
+        let mut sending = Box::pin(lines.append_entries(sent(None, vec![blank(0)]), option()));
+        let patience = Duration::from_millis(200);
+        assert!(tokio::time::timeout(patience, sending.as_mut()).await.is_err(), "the follower has it, this node not");
+        drop(hanging);
+        assert!(matches!(sending.await, Ok(AppendEntriesResponse::Success)));
+
+        let hanging = store.hanging.lock();
+        log.blocking_append([blank(1)]).await.expect("goes on");
+        let mut probing = Box::pin(lines.append_entries(sent(Some(blank(1).log_id), Vec::new()), option()));
+        assert!(probing.as_mut().now_or_never().is_none(), "that it has what came before is no less");
+        drop(hanging);
+        assert!(matches!(probing.await, Ok(AppendEntriesResponse::Success)));
+
+        store.broken.store(true, std::sync::atomic::Ordering::Relaxed);
+        log.blocking_append([blank(2)]).await.expect("goes on");
+        let last = lines.append_entries(sent(Some(blank(1).log_id), vec![blank(2)]), option()).await;
+        assert!(matches!(last, Err(RPCError::Network(_))), "{last:?}");
     }
 }

@@ -106,6 +106,9 @@ pub struct Store {
     /// Makes every write fail, as a broken disk does.
     #[cfg(test)]
     pub(crate) broken: std::sync::atomic::AtomicBool,
+    /// Writes wait as long as this is locked, as on a disk that hangs.
+    #[cfg(test)]
+    pub(crate) hanging: parking_lot::Mutex<()>,
 }
 
 impl std::fmt::Debug for Store {
@@ -124,6 +127,8 @@ impl Store {
             closed,
             #[cfg(test)]
             broken: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            hanging: parking_lot::Mutex::new(()),
         }
     }
 
@@ -175,6 +180,8 @@ impl Store {
 
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
         #[cfg(test)]
+        drop(self.hanging.lock());
+        #[cfg(test)]
         if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(StoreError::Malformed { what: "a write", reason: "the disk is broken".into() });
         }
@@ -194,6 +201,18 @@ impl Store {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(META), key.name(), encode(value));
         self.write(batch, sync)
+    }
+
+    /// Lets node `me`, if it has led, not go on where it stopped: followers may have entries of its term that it has lost,
+    /// and it would write others under the same numbers. That it has voted for itself stays. Durable on return.
+    pub(super) fn resign(&self, me: u64) -> Result<(), StoreError> {
+        match self.read_meta::<super::Vote>(Meta::Vote)? {
+            Some(mut vote) if vote.committed && vote.leader_id.voted_for() == Some(me) => {
+                vote.committed = false;
+                self.write_meta(Meta::Vote, &vote, true)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Appends encoded entries; durable on return.

@@ -12,6 +12,11 @@ use tokio::{
 /// How much the thread goes before others, as the `nice` of the system; ignored where that is not allowed.
 const PRIORITY: i32 = -10;
 
+/// Lets this thread go first. Only root may; everybody else competes as any thread does.
+pub(super) fn go_first() {
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
+}
+
 /// A running thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct RaftThread {
@@ -32,8 +37,7 @@ impl RaftThread {
                 Ok(runtime) => runtime,
                 Err(problem) => return drop(started.send(Err(problem))),
             };
-            // Only root may go first; everybody else competes as any thread does.
-            let _ = rustix::process::setpriority_process(None, PRIORITY);
+            go_first();
             drop(started.send(Ok(runtime.handle().clone())));
             let _ = runtime.block_on(ended);
             // A write that still runs ends by itself; whoever waits for the directory to close waits for it.

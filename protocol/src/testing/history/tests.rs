@@ -18,7 +18,7 @@ use crate::{
             watches::{Commits, Told},
         },
     },
-    wire::metadata::{RemoteOptions, over_memory},
+    wire::metadata::{MemoryLine, MetadataServer, RemoteMetadata, RemoteOptions},
 };
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -171,7 +171,8 @@ fn trouble(fake: &FakeMetadata, calls: u64, hangs: Option<u64>) {
     }
 }
 
-/// Two remote handles of a service: a retry travels on another connection, and may overtake.
+/// Two remote handles of a service: a retry travels on another connection, and may overtake. They make no call again by
+/// themselves: a run has to see what fails.
 fn handles_of(
     service: &Arc<dyn MetadataService>,
     deadline: Duration,
@@ -179,7 +180,10 @@ fn handles_of(
 ) -> Vec<Arc<dyn MetadataService>> {
     let [server, client] = tasks;
     let options = RemoteOptions { deadline, ..RemoteOptions::default() };
-    let handle = || Arc::new(over_memory(Arc::clone(service), options, server, client));
+    let handle = || {
+        let line = MemoryLine::to("memory", MetadataServer::of(Arc::clone(service), server), server);
+        Arc::new(RemoteMetadata::passing_across(&line, options, client))
+    };
     vec![handle(), handle()]
 }
 

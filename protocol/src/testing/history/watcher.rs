@@ -32,6 +32,10 @@ pub async fn follow(
                 None => list(handle, prefix, &mut told).await?,
             };
             at = Some(from);
+            // A list may show all there will ever be: no event would follow.
+            if reached(at, *target.borrow()) {
+                return Ok(());
+            }
             let mut events = handle.watch(prefix.into(), from).await?;
             while let Some(event) = events.next().await {
                 let event = event?;

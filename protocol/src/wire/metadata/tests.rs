@@ -143,10 +143,10 @@ async fn what_no_message_can_carry_is_refused_and_costs_nobody_else_anything() {
     assert!(matches!(read, Err(MetadataError::TooLarge { what: "request", .. })), "{read:?}");
     let watch = remote.watch(endless, Revision(0)).await.map(drop);
     assert!(matches!(watch, Err(MetadataError::TooLarge { what: "key", .. })), "{watch:?}");
-    // So small that the transaction is within its limit, and so many that they are not within a message.
+    // Each counts for more than its name, so that no message within the limit of a transaction is beyond that of messages.
     let dust = (0..1_100_000).map(|_| Operation::Sequence { name: "s".into(), count: u64::MAX }).collect();
     let write = remote.transact(Transaction { operations: dust, ..Transaction::default() }).await;
-    assert!(matches!(write, Err(MetadataError::TooLarge { what: "request", .. })));
+    assert!(matches!(write, Err(MetadataError::TooLarge { what: "transaction", .. })));
     assert_eq!(fake.revision(), Revision(0));
     assert!(remote.transact(put("a")).await.is_ok());
     assert!(client.stop(PATIENCE).await && server.stop(PATIENCE).await);
