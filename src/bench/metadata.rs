@@ -58,6 +58,13 @@ impl Servers {
     fn of(&self, client: usize) -> &str {
         &self.servers[client % self.servers.len()]
     }
+
+    /// All of them, beginning with the one of this client.
+    fn from(&self, client: usize) -> Vec<String> {
+        let mut servers = self.servers.clone();
+        servers.rotate_left(client % self.servers.len());
+        servers
+    }
 }
 
 /// `bench metadata probe`

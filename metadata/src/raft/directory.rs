@@ -238,7 +238,7 @@ mod tests {
     fn a_damaged_log_keeps_the_node_from_starting() {
         let dir = tempfile::tempdir().expect("a directory");
         let opened = open(dir.path(), None).expect("opens");
-        opened.store.append(vec![(0, vec![FORMAT, 9, 9, 9, 9, 9])]).expect("writes");
+        opened.store.append(vec![(0, vec![FORMAT, 9, 9, 9, 9, 9])], None).expect("writes");
         drop(opened);
         let refused = open(dir.path(), None).expect_err("damaged").to_string();
         assert!(refused.contains("must not vote") && refused.contains("checksum"), "{refused}");

@@ -41,6 +41,8 @@ struct Progress {
 pub(super) struct Disk {
     jobs: mpsc::Sender<Job>,
     progress: watch::Receiver<Progress>,
+    /// What is to be noted as committed beside the next entries.
+    committed: Arc<Mutex<Option<LogId>>>,
     /// Since when the write that is under way has taken.
     busy: Arc<Mutex<Option<Instant>>>,
 }
@@ -57,14 +59,15 @@ impl Disk {
         let (jobs, waiting) = mpsc::channel();
         let (durable, failure) = last.map_or_else(|failure| (None, Some(failure)), |last| (last, None));
         let (told, progress) = watch::channel(Progress { durable, failure });
-        let busy = Arc::new(Mutex::new(None));
-        let writer = Writer { store: Arc::downgrade(store), told, busy: Arc::clone(&busy) };
+        let (busy, committed) = (Arc::new(Mutex::new(None)), Arc::default());
+        let (store, note) = (Arc::downgrade(store), Arc::clone(&committed));
+        let writer = Writer { store, told, committed: note, busy: Arc::clone(&busy) };
         let started = std::thread::Builder::new().name("metadata-log".into()).spawn(move || writer.run(&waiting));
         if let Err(problem) = started {
             // The writer is gone with the closure, and every write says so.
             tracing::error!(%problem, "the system gives no thread for the metadata log");
         }
-        Self { jobs, progress, busy }
+        Self { jobs, progress, committed, busy }
     }
 
     /// Appends entries; `done` is told when they are durable.
@@ -77,6 +80,12 @@ impl Disk {
             return Err(failure);
         }
         self.jobs.send(Job::Append(entries, done)).map_err(|_| gone())
+    }
+
+    /// Notes how far the log is committed, beside the next entries that are written: alone it is not worth a write, and
+    /// raft's thread would wait for the sync that is under way.
+    pub(super) fn note(&self, committed: LogId) {
+        *self.committed.lock() = Some(committed);
     }
 
     /// Does another write, after everything that was handed over before it.
@@ -116,6 +125,7 @@ fn gone() -> StoreError {
 struct Writer {
     store: Weak<Store>,
     told: watch::Sender<Progress>,
+    committed: Arc<Mutex<Option<LogId>>>,
     busy: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -161,7 +171,8 @@ impl Writer {
         }
         let last = entries.last().map(|entry| entry.log_id);
         let encoded = entries.iter().map(|entry| (entry.log_id.index, encode(entry))).collect();
-        let written = self.attempt(|store| store.append(encoded));
+        let committed = self.committed.lock().take();
+        let written = self.attempt(|store| store.append(encoded, committed));
         if written.is_ok() {
             self.told.send_modify(|progress| progress.durable = progress.durable.max(last));
         }

@@ -273,10 +273,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.store.read_meta(Meta::Vote).map_err(|e| StorageIOError::read_vote(e).into())
     }
 
-    // Only saves time at the next start, so it need not be durable.
+    // Only saves time at the next start, so it may be late or lost.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         self.counts.committed.store(committed.map_or(0, |id| id.index), Ordering::Relaxed);
-        self.store.write_meta(Meta::Committed, &committed, false).map_err(write_failed)
+        if let Some(committed) = committed {
+            self.disk.note(committed);
+        }
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {

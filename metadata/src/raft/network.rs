@@ -127,8 +127,9 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, seat: &Seat) -> Lines {
         let line = |lane| self.line((target, seat), lane);
-        let (urgent, log, bulk) = (line(Lane::Urgent), Arc::new(line(Lane::Log)), line(Lane::Bulk));
-        Lines { urgent, log, bulk, voice: self.voice.clone(), own: self.own.clone(), sending: None }
+        let (urgent, log) = (Arc::new(line(Lane::Urgent)), Arc::new(line(Lane::Log)));
+        let (voice, own, bulk) = (self.voice.clone(), self.own.clone(), line(Lane::Bulk));
+        Lines { urgent, log, bulk, voice, own, sending: None, replicates: false, telling: None }
     }
 }
 
@@ -164,14 +165,22 @@ pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerError> 
 
 /// The ways to one peer, as openraft uses them.
 pub struct Lines {
-    urgent: Line,
+    urgent: Arc<Line>,
     log: Arc<Line>,
     bulk: Line,
     voice: Voice,
     own: Own,
     /// Entries on their way.
     sending: Option<Sending>,
+    /// Whether entries have arrived over these lines: then openraft replicates over them. Whether this node still leads it
+    /// asks over new ones.
+    replicates: bool,
+    /// What the follower says to the last message without entries.
+    telling: Option<Answering>,
 }
+
+/// What a peer will answer.
+type Answering = AbortOnDropHandle<Result<AppendEntriesResponse<u64>, PeerError>>;
 
 /// The log of this node.
 #[derive(Clone)]
@@ -200,7 +209,12 @@ struct Sending {
     from: (Vote, Option<LogId>),
     /// The last of them.
     last: Option<LogId>,
-    answer: AbortOnDropHandle<Result<AppendEntriesResponse<u64>, PeerError>>,
+    answer: Answering,
+}
+
+/// What a peer has answered.
+async fn answered(answering: &mut Answering) -> Result<AppendEntriesResponse<u64>, PeerError> {
+    answering.await.unwrap_or_else(|e| Err(PeerError::Lost { reason: e.to_string() }))
 }
 
 impl Lines {
@@ -223,13 +237,39 @@ impl Lines {
             Some(sending) => self.sending.insert(sending),
             None => self.sending.insert(begin()),
         };
-        let lost = |e: tokio::task::JoinError| Err(PeerError::Lost { reason: e.to_string() });
-        let (answer, sent) = ((&mut sending.answer).await.unwrap_or_else(lost), sending.last);
+        let (answer, sent) = (answered(&mut sending.answer).await, sending.last);
         self.sending = None;
         match answer? {
             AppendEntriesResponse::Success if sent < last => Ok(AppendEntriesResponse::PartialSuccess(sent)),
             answer => Ok(answer),
         }
+    }
+
+    /// Tells what is committed. While it replicates openraft does so after every commit, and would not send the next
+    /// entries before this is answered, so the answer is given when it tells something again.
+    async fn tell(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        patience: Duration,
+    ) -> Result<AppendEntriesResponse<u64>, PeerError> {
+        if let Some(before) = &mut self.telling {
+            let answer = answered(before).await;
+            self.telling = None;
+            if !matches!(answer, Ok(AppendEntriesResponse::Success)) {
+                return answer;
+            }
+        }
+        let (line, own, before) = (Arc::clone(&self.urgent), self.own.clone(), request.prev_log_id);
+        let telling = self.telling.insert(AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = line.call(PeerVerb::Append, patience, &request).await;
+            own.confirm(answer, before).await
+        })));
+        if self.replicates {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        let answer = answered(telling).await;
+        self.telling = None;
+        answer
     }
 
     async fn send_pieces(
@@ -266,11 +306,13 @@ impl RaftNetwork<TypeConfig> for Lines {
         if self.voice.is_silent() {
             return Err(unreachable("this node has stopped to lead"));
         }
-        if !request.entries.is_empty() {
-            return self.send_entries(request).await.map_err(failed);
+        if request.entries.is_empty() {
+            return self.tell(request, option.hard_ttl()).await.map_err(failed);
         }
-        let answer = self.urgent.call(PeerVerb::Append, option.hard_ttl(), &request).await;
-        self.own.confirm(answer, request.prev_log_id).await.map_err(failed)
+        let answer = self.send_entries(request).await;
+        self.replicates |=
+            matches!(answer, Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)));
+        answer.map_err(failed)
     }
 
     async fn full_snapshot(
@@ -315,64 +357,88 @@ fn failed(problem: PeerError) -> Failed {
 mod tests {
     use super::*;
     use crate::raft::{directory, store::Store};
-    use futures::FutureExt;
     use openraft::{
         CommittedLeaderId, Entry, EntryPayload, Membership, StoredMembership,
         storage::{RaftLogStorage, RaftLogStorageExt},
     };
     use protocol::service::{Answer, ready};
     use std::collections::BTreeSet;
+    use tokio::sync::watch;
 
-    /// A follower that has whatever it is sent.
-    struct Willing;
+    /// A follower that has whatever it is sent, and answers messages without entries when it is allowed to.
+    #[derive(Clone)]
+    struct Willing {
+        lane: Lane,
+        answers: watch::Receiver<Option<AppendEntriesResponse<u64>>>,
+    }
 
     impl Courier for Willing {
-        fn reach(&self, _: &protocol::service::quorum::Member, _: Lane) -> Arc<dyn PeerService> {
-            Arc::new(Self)
+        fn reach(&self, _: &protocol::service::quorum::Member, lane: Lane) -> Arc<dyn PeerService> {
+            Arc::new(Self { lane, ..self.clone() })
         }
     }
 
     impl PeerService for Willing {
         fn call(&self, _: PeerCall) -> Answer<Bytes, PeerError> {
-            ready(Ok(pack(&AppendEntriesResponse::<u64>::Success)))
+            if self.lane == Lane::Log {
+                return ready(Ok(pack(&AppendEntriesResponse::<u64>::Success)));
+            }
+            let mut answers = self.answers.clone();
+            Box::pin(async move {
+                let answer = answers.wait_for(Option::is_some).await.expect("the test goes on");
+                Ok(pack(answer.as_ref().expect("it is one")))
+            })
         }
     }
+
+    type Answers = watch::Sender<Option<AppendEntriesResponse<u64>>>;
 
     fn blank(index: u64) -> Entry<TypeConfig> {
         Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload: EntryPayload::Blank }
     }
 
     /// The leader of three, and its line to another.
-    async fn leader(dir: &tempfile::TempDir) -> (Arc<Store>, LogStore, Lines) {
+    async fn leader(dir: &tempfile::TempDir) -> (Arc<Store>, LogStore, Lines, Answers) {
         let store = directory::open(dir.path(), None).expect("opens").store;
         let mut log = LogStore::new(Arc::clone(&store));
         let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], None);
         log.allow_headway(1, &StoredMembership::new(None, members));
         log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
         let me = PeerName { group: uuid::Uuid::nil(), id: 1, life: uuid::Uuid::nil() };
-        let mut network = Network::new(me, Arc::new(Willing), Voice::default(), log.clone());
-        (store, log, network.new_client(2, &Seat::default()).await)
+        let (answers, told) = watch::channel(Some(AppendEntriesResponse::Success));
+        let follower = Willing { lane: Lane::Log, answers: told };
+        let mut network = Network::new(me, Arc::new(follower), Voice::default(), log.clone());
+        (store, log, network.new_client(2, &Seat::default()).await, answers)
+    }
+
+    fn sent(prev_log_id: Option<LogId>, entries: Vec<Entry<TypeConfig>>) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest { vote: Vote::new_committed(1, 1), prev_log_id, entries, leader_commit: None }
+    }
+
+    fn option() -> RPCOption {
+        RPCOption::new(Duration::from_secs(60))
     }
 
     #[tokio::test]
     async fn what_a_follower_has_counts_once_this_node_has_it_too() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (store, mut log, mut lines) = leader(&dir).await;
-        let vote = Vote::new_committed(1, 1);
+        let (store, mut log, mut lines, _answers) = leader(&dir).await;
         let hanging = store.hanging.lock();
         log.blocking_append([blank(0)]).await.expect("goes on");
-        let option = || RPCOption::new(Duration::from_secs(60));
-        let sent = |prev_log_id, entries| AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: None };
         let mut sending = Box::pin(lines.append_entries(sent(None, vec![blank(0)]), option()));
         let patience = Duration::from_millis(200);
         assert!(tokio::time::timeout(patience, sending.as_mut()).await.is_err(), "the follower has it, this node not");
         drop(hanging);
         assert!(matches!(sending.await, Ok(AppendEntriesResponse::Success)));
 
+        lines.replicates = false;
         let hanging = store.hanging.lock();
         log.blocking_append([blank(1)]).await.expect("goes on");
         let mut probing = Box::pin(lines.append_entries(sent(Some(blank(1).log_id), Vec::new()), option()));
-        assert!(probing.as_mut().now_or_never().is_none(), "that it has what came before is no less");
+        assert!(
+            tokio::time::timeout(patience, probing.as_mut()).await.is_err(),
+            "that it has what came before is no less"
+        );
         drop(hanging);
         assert!(matches!(probing.await, Ok(AppendEntriesResponse::Success)));
 
@@ -380,5 +446,32 @@ mod tests {
         log.blocking_append([blank(2)]).await.expect("goes on");
         let last = lines.append_entries(sent(Some(blank(1).log_id), vec![blank(2)]), option()).await;
         assert!(matches!(last, Err(RPCError::Network(_))), "{last:?}");
+    }
+
+    #[tokio::test]
+    async fn while_it_replicates_nothing_waits_for_the_answer_to_what_is_committed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_store, mut log, mut lines, answers) = leader(&dir).await;
+        answers.send_replace(None);
+        let mut asking = Box::pin(lines.append_entries(sent(None, Vec::new()), option()));
+        let patience = Duration::from_millis(200);
+        assert!(tokio::time::timeout(patience, asking.as_mut()).await.is_err(), "it may ask whether it still leads");
+        answers.send_replace(Some(AppendEntriesResponse::Success));
+        assert!(matches!(asking.await, Ok(AppendEntriesResponse::Success)));
+
+        answers.send_replace(None);
+        for index in 0..3 {
+            log.blocking_append([blank(index)]).await.expect("goes on");
+        }
+        let replicated = lines.append_entries(sent(None, vec![blank(0)]), option()).await;
+        assert!(matches!(replicated, Ok(AppendEntriesResponse::Success)));
+        let told = lines.append_entries(sent(Some(blank(0).log_id), Vec::new()), option()).await;
+        assert!(matches!(told, Ok(AppendEntriesResponse::Success)), "it was not answered yet");
+        let replicated = lines.append_entries(sent(Some(blank(0).log_id), vec![blank(1)]), option()).await;
+        assert!(matches!(replicated, Ok(AppendEntriesResponse::Success)));
+        let mut telling = Box::pin(lines.append_entries(sent(Some(blank(1).log_id), Vec::new()), option()));
+        assert!(tokio::time::timeout(patience, telling.as_mut()).await.is_err(), "one at a time");
+        answers.send_replace(Some(AppendEntriesResponse::HigherVote(Vote::new_committed(2, 2))));
+        assert!(matches!(telling.await, Ok(AppendEntriesResponse::HigherVote(_))), "late, but not lost");
     }
 }

@@ -215,9 +215,12 @@ impl Store {
         }
     }
 
-    /// Appends encoded entries; durable on return.
-    pub(super) fn append(&self, entries: Vec<(u64, Vec<u8>)>) -> Result<(), StoreError> {
+    /// Appends encoded entries, and notes how far the log before them is committed, if that is new; durable on return.
+    pub(super) fn append(&self, entries: Vec<(u64, Vec<u8>)>, committed: Option<LogId>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
+        if committed.is_some() {
+            batch.put_cf(self.family(META), Meta::Committed.name(), encode(&committed));
+        }
         for (index, entry) in entries {
             batch.put_cf(self.family(LOG), index.to_be_bytes(), entry);
         }
@@ -356,11 +359,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let opened = crate::raft::directory::open(dir.path(), None).expect("opens");
         let store = &opened.store;
-        store.append((0..=3).map(|n| (n, encode(&n))).collect()).expect("writes");
+        store.append((0..=3).map(|n| (n, encode(&n))).collect(), None).expect("writes");
         assert_eq!(store.verify_log(), Ok(()));
-        store.append(vec![(5, encode(&5))]).expect("writes");
+        store.append(vec![(5, encode(&5))], None).expect("writes");
         assert!(matches!(store.verify_log(), Err(StoreError::Malformed { what: "the log", .. })));
-        store.append(vec![(4, vec![FORMAT, 0, 0, 0, 0, 1])]).expect("writes");
+        store.append(vec![(4, vec![FORMAT, 0, 0, 0, 0, 1])], None).expect("writes");
         assert_eq!(store.verify_log(), Err(StoreError::Damaged { what: "a log entry" }));
     }
 }

@@ -86,6 +86,11 @@ async fn a_change_whose_leader_is_lost_half_way_is_ended_by_the_next() {
     let leader = cluster.leader().await;
     let next = leader % 3 + 1;
     let log = |cluster: &Cluster, id: u64| cluster.running[&id].status().last_log;
+    let has_caught_up = |cluster: &Cluster| {
+        let status = cluster.running[&leader].status();
+        status.members.iter().any(|one| one.member.id == 4 && one.matched == Some(status.last_log))
+    };
+    cluster.until("the leader knows that the learner has everything", has_caught_up).await;
     let before = log(&cluster, next);
     // The first step reaches one of the four, which is enough for the next leader and not for this one.
     for away in (1..=4).filter(|id| *id != leader && *id != next) {

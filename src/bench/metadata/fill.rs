@@ -62,7 +62,7 @@ impl Fill {
             largest <= MAX_TRANSACTION as u64,
             "a transaction takes at most {MAX_TRANSACTION} bytes; lower --batch"
         );
-        let handle = magnetar::handle(self.servers.of(0), tasks)?;
+        let handle = magnetar::handle(&self.servers.servers, tasks)?;
         let clock = SystemClock::default();
         let start = clock.monotonic();
         let batches = (0..self.keys).step_by(usize::try_from(self.batch)?);

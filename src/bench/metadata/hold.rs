@@ -85,7 +85,7 @@ impl Hold {
     async fn hold(&self, tasks: &Tasks, mut interrupted: watch::Receiver<bool>) -> anyhow::Result<Held> {
         let clock = SystemClock::default();
         let connections = (self.watches as usize).div_ceil(WATCHES_PER_CONNECTION).max(self.servers.servers.len());
-        let handles = (0..connections).map(|n| magnetar::handle(self.servers.of(n), tasks));
+        let handles = (0..connections).map(|n| magnetar::handle(&[self.servers.of(n)], tasks));
         let handles = handles.collect::<anyhow::Result<Handles>>()?;
         let start = clock.monotonic();
         let sessions = self.open_sessions(&handles).await.context("opening sessions")?;
@@ -234,7 +234,7 @@ mod tests {
         let tasks = Tasks::default();
         let (fake, address) = serve_fake(&tasks).await;
         let hold: Hold = parse(&["--servers", &address, "--sessions", "0", "--watches", "5"]);
-        let handles = vec![magnetar::handle(&address, &tasks).expect("an address")];
+        let handles = vec![magnetar::handle(&[&address], &tasks).expect("an address")];
         let mut watches = hold.open_watches(&handles).await.expect("open");
         assert_eq!(lost(&mut watches), 0);
         // A client takes up watches by itself, unless what happened meanwhile is forgotten.
@@ -255,7 +255,7 @@ mod tests {
         let tasks = Tasks::default();
         let (fake, address) = serve_fake(&tasks).await;
         let hold: Hold = parse(&["--servers", &address, "--sessions", "7", "--watches", "0"]);
-        let handles = vec![magnetar::handle(&address, &tasks).expect("an address")];
+        let handles = vec![magnetar::handle(&[&address], &tasks).expect("an address")];
         let sessions = hold.open_sessions(&handles).await.expect("open");
         let every = Duration::from_millis(100);
         let beats: Vec<_> = heartbeats(&handles, &sessions, every).take(14).collect().await;

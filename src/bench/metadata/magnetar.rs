@@ -12,13 +12,13 @@ use protocol::{
 };
 use std::sync::Arc;
 
-/// A handle of its own connection to one server.
+/// A handle of its own connection to one of these servers: to the leader, if it is among them.
 ///
 /// # Errors
-/// It is not an address.
-pub(super) fn handle(server: &str, tasks: &Tasks) -> anyhow::Result<Arc<dyn MetadataService>> {
+/// One is not an address.
+pub(super) fn handle(servers: &[impl AsRef<str>], tasks: &Tasks) -> anyhow::Result<Arc<dyn MetadataService>> {
     let options = RemoteOptions { deadline: PATIENCE, ..RemoteOptions::default() };
-    Ok(Arc::new(RemoteMetadata::connect(&[server.to_owned()], options, tasks)?))
+    Ok(Arc::new(RemoteMetadata::connect(servers, options, tasks)?))
 }
 
 pub(super) struct Magnetar {
@@ -27,10 +27,10 @@ pub(super) struct Magnetar {
 }
 
 impl Magnetar {
-    pub(super) async fn connect(server: &str, tasks: &Tasks) -> anyhow::Result<Self> {
-        let handle = handle(server, tasks)?;
+    pub(super) async fn connect(servers: &[String], tasks: &Tasks) -> anyhow::Result<Self> {
+        let handle = handle(servers, tasks)?;
         let answered = handle.get("bench".into(), Consistency::Linearizable).await;
-        answered.with_context(|| format!("no metadata service serves at {server}"))?;
+        answered.with_context(|| format!("no metadata service serves at {}", servers.join(" or ")))?;
         Ok(Self { handle, waiting: FuturesUnordered::new() })
     }
 

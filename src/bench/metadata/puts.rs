@@ -119,7 +119,7 @@ impl Puts {
         let (tally, ready) = (Arc::new(Mutex::new(Tally::new()?)), Arc::new(Barrier::new(clients)));
         let mut running = tokio::task::JoinSet::new();
         for number in 0..clients {
-            let client = Client::connect(self.target, self.servers.of(number), tasks).await?;
+            let client = Client::connect(self.target, &self.servers.from(number), tasks).await?;
             let share = Share { args: self.clone(), number, tally: Arc::clone(&tally), clock: SystemClock::default() };
             running.spawn(share.run(client, Arc::clone(&ready)));
         }

@@ -48,7 +48,8 @@ pub(super) struct Ticket {
 /// An answer: whose, and what went wrong.
 pub(super) type Answered = (Ticket, Result<(), String>);
 
-/// One connection to one server.
+/// One connection to one server. Clients of ours are told of all servers, as brokers and bookies are, and choose the leader;
+/// those of the others stay with the server that they are given, as theirs do.
 pub(super) enum Client {
     Magnetar(Magnetar),
     Zookeeper(ZooKeeper),
@@ -60,9 +61,10 @@ impl Client {
     ///
     /// # Errors
     /// It does not.
-    pub(super) async fn connect(target: Target, server: &str, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub(super) async fn connect(target: Target, servers: &[String], tasks: &Tasks) -> anyhow::Result<Self> {
+        let server = servers.first().map_or("", |first| first);
         Ok(match target {
-            Target::Magnetar => Self::Magnetar(Magnetar::connect(server, tasks).await?),
+            Target::Magnetar => Self::Magnetar(Magnetar::connect(servers, tasks).await?),
             Target::Zookeeper => Self::Zookeeper(ZooKeeper::connect(server).await?),
             Target::Etcd => Self::Etcd(Etcd::connect(server).await?),
         })

@@ -48,7 +48,8 @@ impl Host {
             }
             _ => {
                 let group = group_bytes(Some(group));
-                Ok(proto::Hello { version: WIRE_VERSION, group, passed_on: hello.passed_on, node })
+                let leader = String::new();
+                Ok(proto::Hello { version: WIRE_VERSION, group, passed_on: hello.passed_on, node, leader })
             }
         }
     }
@@ -81,7 +82,8 @@ impl Guest {
     /// What to say first.
     pub(super) fn hello(&self) -> proto::Hello {
         let group = group_bytes(self.group.get().copied());
-        proto::Hello { version: WIRE_VERSION, group, passed_on: self.passed_on, node: 0 }
+        let leader = String::new();
+        proto::Hello { version: WIRE_VERSION, group, passed_on: self.passed_on, node: 0, leader }
     }
 
     /// Checks the answer to our hello, and remembers its group.

@@ -64,6 +64,14 @@ impl Serving {
     const fn handles(&self, passed_on: bool) -> &Handles {
         if passed_on { &self.passed_on } else { &self.front }
     }
+
+    /// Where the leader is reached, if it is another node and known.
+    async fn leader(&self) -> Option<String> {
+        let status = self.front.quorum.as_ref()?.status().await.ok()?;
+        let leader = status.leader.filter(|leader| *leader != self.node)?;
+        let member = status.members.into_iter().find(|one| one.member.id == leader)?.member;
+        Some(member.address).filter(|address| !address.is_empty())
+    }
 }
 
 /// Serves a metadata node to other processes.

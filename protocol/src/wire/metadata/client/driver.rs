@@ -1,5 +1,7 @@
 //! The task behind a machine: one stream to one server at a time. Owns connecting, the pauses between servers and the
-//! clock; decides nothing about calls or watches. A server is connected when somebody needs one.
+//! clock; decides nothing about calls or watches. A server is connected when somebody needs one. Of the servers that the
+//! client knows, any will do; if the first one says that another of them leads, that one is taken, because everybody else
+//! only passes calls on to it.
 
 use super::{
     calls::Calls,
@@ -24,6 +26,8 @@ use tonic::{Response, Status, Streaming};
 
 /// Calls that wait for the connection.
 const CALLS: usize = 64;
+/// How long the leader may take to say hello before its follower serves instead.
+const LEADER: Duration = Duration::from_millis(300);
 
 /// What a stream to a server answers when it is opened.
 type Opening<A> = BoxFuture<'static, Result<Response<Streaming<A>>, Status>>;
@@ -83,6 +87,8 @@ struct Link<M: Machine> {
     _connection: Connection,
     calls: mpsc::Sender<M::Call>,
     answers: Streaming<M::Answer>,
+    /// Where the leader is reached, if the server said that it is another one.
+    leader: String,
 }
 
 /// The task of one machine.
@@ -94,6 +100,8 @@ pub(super) struct Driver<M: Machine> {
     servers: Arc<[Server]>,
     guest: Guest,
     route: Route,
+    /// The server that was left last: others may still take it for the leader.
+    left: Option<usize>,
     /// When the client began.
     start: Instant,
     stopping: CancellationToken,
@@ -108,7 +116,7 @@ impl<M: Streamed> Driver<M> {
         start: Instant,
         stopping: CancellationToken,
     ) -> Self {
-        Self { machine, requests, open: true, servers, guest, route, start, stopping }
+        Self { machine, requests, open: true, servers, guest, route, left: None, start, stopping }
     }
 
     /// Runs until told to stop, or until nobody is left who could ask or is owed anything.
@@ -134,12 +142,9 @@ impl<M: Streamed> Driver<M> {
                     None => return,
                 }
             }
-            let server = self.servers[self.route.at()].clone();
-            let linking = timeout(self.route.patience(), link(server.clone(), self.guest.clone()));
-            let linked = self.meanwhile(linking).await.unwrap_or_else(|_| Err("it does not answer".into()));
-            let reason = match linked {
+            let reason = match self.connect().await {
                 Ok(link) => {
-                    tracing::debug!(server = server.name(), "connected to a metadata server");
+                    tracing::debug!(server = self.server().name(), "connected to a metadata server");
                     self.route.reached(self.start.elapsed());
                     match self.follow(link).await {
                         Some(reason) => reason,
@@ -148,7 +153,8 @@ impl<M: Streamed> Driver<M> {
                 }
                 Err(reason) => reason,
             };
-            let reason = format!("{}: {reason}", server.name());
+            let reason = format!("{}: {reason}", self.server().name());
+            self.left = Some(self.route.at());
             let jitter = uuid::Uuid::new_v4().as_u128() as u32;
             let pause = self.route.left(self.start.elapsed(), jitter);
             // Once per outage, which may last for many attempts a second.
@@ -161,6 +167,28 @@ impl<M: Streamed> Driver<M> {
             if !self.machine.is_idle() {
                 self.meanwhile(tokio::time::sleep(pause)).await;
             }
+        }
+    }
+
+    fn server(&self) -> &Server {
+        &self.servers[self.route.at()]
+    }
+
+    /// Connects the server whose turn it is, or the leader that it names.
+    async fn connect(&mut self) -> Result<Link<M>, String> {
+        let linking = timeout(self.route.patience(), link(self.server().clone(), self.guest.clone()));
+        let linked: Link<M> = self.meanwhile(linking).await.unwrap_or_else(|_| Err("it does not answer".into()))?;
+        let leader = self.servers.iter().position(|server| server.name() == linked.leader);
+        let Some(leader) = leader.filter(|leader| *leader != self.route.at() && Some(*leader) != self.left) else {
+            return Ok(linked);
+        };
+        let linking = timeout(LEADER, link(self.servers[leader].clone(), self.guest.clone()));
+        match self.meanwhile(linking).await {
+            Ok(Ok(link)) => {
+                self.route.turn_to(leader);
+                Ok(link)
+            }
+            Ok(Err(_)) | Err(_) => Ok(linked),
         }
     }
 
@@ -255,8 +283,9 @@ async fn link<M: Streamed>(server: Server, guest: Guest) -> Result<Link<M>, Stri
     let answers = M::open(connection.clone(), ReceiverStream::new(sent)).await;
     let mut answers = answers.map_err(|status| lost(&status))?.into_inner();
     let first = answers.message().await.map_err(|status| lost(&status))?;
-    guest.meet(&M::greeted(first.ok_or("it did not say hello")?)?)?;
-    Ok(Link { _connection: connection, calls, answers })
+    let hello = M::greeted(first.ok_or("it did not say hello")?)?;
+    guest.meet(&hello)?;
+    Ok(Link { _connection: connection, calls, answers, leader: hello.leader })
 }
 
 /// How long a caller may wait, as a machine's time.

@@ -34,6 +34,11 @@ impl Route {
         self.at
     }
 
+    /// It is this server's turn.
+    pub(super) const fn turn_to(&mut self, server: usize) {
+        self.at = server;
+    }
+
     /// How long that server may take to say hello. It grows, so that servers under load are not given up for ever.
     pub(super) fn patience(&self) -> Duration {
         let rounds = self.left / u32::try_from(self.servers).unwrap_or(u32::MAX);

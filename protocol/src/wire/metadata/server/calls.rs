@@ -70,7 +70,12 @@ async fn greet(
         send(answers, id, Err(MetadataError::Invalid("the first call of a stream says hello".into()))).await;
         return None;
     };
-    let greeted = serving.host().greet(&hello);
+    let mut greeted = serving.host().greet(&hello);
+    if let Ok(answer) = &mut greeted
+        && !hello.passed_on
+    {
+        answer.leader = serving.leader().await.unwrap_or_default();
+    }
     let service = greeted.is_ok().then(|| Arc::clone(&serving.handles(hello.passed_on).service));
     send(answers, id, greeted.map(Done::Hello).map_err(MetadataError::Invalid)).await?;
     service

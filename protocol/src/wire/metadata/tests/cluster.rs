@@ -11,8 +11,9 @@ use crate::{
     service::{
         Answer,
         metadata::{Consistency, MetadataError, MetadataService, Operation, Outcome, RequestId, Transaction},
+        quorum::{Member, MemberRole, MemberStatus},
     },
-    testing::{FakeMetadata, Fault},
+    testing::{FakeMetadata, FakeQuorum, Fault},
 };
 use futures::future::join_all;
 use std::{sync::Arc, time::Duration};
@@ -344,4 +345,45 @@ async fn what_waits_is_bounded_by_bytes() {
     }
     assert_eq!(committed(in_time(large(4)).await), Revision(3), "room is given back");
     cluster.stop().await;
+}
+
+#[tokio::test]
+async fn of_the_servers_that_it_knows_a_client_uses_the_one_that_leads() {
+    let (servers, client, group) = (Tasks::default(), Tasks::default(), Uuid::from_u128(7));
+    let fakes = [FakeMetadata::new(), FakeMetadata::new(), FakeMetadata::new()];
+    let quorum = FakeQuorum::new(1, group);
+    quorum.set_status(|status| {
+        let member = |id: u64| Member { id, life: Uuid::nil(), address: format!("n{id}"), peer_address: String::new() };
+        let member = |id| MemberStatus { member: member(id), role: MemberRole::Voter, matched: None, heard: None };
+        (status.leader, status.members) = (Some(2), (1..=3).map(member).collect());
+    });
+    let lines: Vec<_> = (1..)
+        .zip(&fakes)
+        .map(|(node, fake)| {
+            let front = Handles { service: fake.service(), quorum: Some(quorum.service()) };
+            let serving = Serving { front: front.clone(), passed_on: front, node, group };
+            MemoryLine::to(&format!("n{node}"), MetadataServer::new(serving, &servers), &servers)
+        })
+        .collect();
+    let revisions = || fakes.each_ref().map(|fake| fake.revision().0);
+    let options = RemoteOptions { deadline: FOREVER, ..RemoteOptions::default() };
+    let remote = RemoteMetadata::across(&lines, options, &client);
+    committed(in_time(remote.transact(put("a"))).await);
+    assert_eq!(revisions(), [0, 1, 0], "the first server named the leader");
+    // Whoever still takes a lost leader for one is used itself.
+    lines[1].refuse(true);
+    lines[1].cut();
+    committed(in_time(remote.transact(put("b"))).await);
+    assert_eq!(revisions(), [0, 1, 1]);
+    // A leader that does not answer keeps nobody from being served.
+    lines[1].refuse(false);
+    lines[1].stop_answers(true);
+    lines[2].cut();
+    committed(in_time(remote.transact(put("c"))).await);
+    assert_eq!(revisions(), [1, 1, 1]);
+    // What another node passes on stays where it was sent.
+    let passed_on = RemoteMetadata::passing_across(&lines[2], options, &client);
+    committed(in_time(passed_on.transact(put("d"))).await);
+    assert_eq!(revisions(), [1, 1, 2]);
+    assert!(client.stop(PATIENCE).await && servers.stop(PATIENCE).await);
 }
