@@ -72,6 +72,35 @@ async fn read(service: &Arc<dyn MetadataService>, key: &str) -> Option<String> {
     item.map(|item| String::from_utf8(item.value.to_vec()).expect("text"))
 }
 
+#[test]
+fn a_leader_whose_disk_fails_or_hangs_makes_room_for_another() {
+    let _turn = alone();
+    let (mut cluster, quorum) = three(Plan::default().with_shim());
+    let writer = Writer::start(&quorum, &cluster);
+    let broken = quorum.leader(&cluster);
+    let Some(shim) = &cluster.metadata_at(broken).shim else { return support::skip("no shim on this machine") };
+    shim.fail_syncs(true);
+    assert!(!cluster.metadata_at(broken).wait_exit().success(), "it stops, whatever it has told the others to write");
+    let told = cluster.metadata_at(broken).log_text();
+    assert!(told.contains("the metadata service cannot go on"), "{told}");
+    writer.wait_more();
+    if let Some(shim) = &cluster.metadata_at(broken).shim {
+        shim.heal();
+    }
+    cluster.metadata_at(broken).restart();
+    quorum.wait_settled(&cluster, &[1, 2, 3]);
+
+    let hanging = quorum.leader(&cluster);
+    if let Some(shim) = &cluster.metadata_at(hanging).shim {
+        shim.delay_syncs(Duration::from_secs(600));
+    }
+    wait_until("another one leads", || {
+        quorum.statuses(&cluster).iter().any(|one| one.node != hanging && one.leader == Some(one.node))
+    });
+    writer.wait_more();
+    assert!(writer.finish(&quorum).len() > 200, "no write failed");
+}
+
 /// A client that writes one value after the other, and when each of them was confirmed.
 struct Writer {
     stop: Arc<AtomicBool>,

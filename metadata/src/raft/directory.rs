@@ -205,7 +205,7 @@ mod tests {
         let place = Place { id: 1, group: Uuid::new_v4(), is_founder: true };
         open(dir.path(), None).expect("opens").store.take_place(place).expect("writes");
         let reopened = |vote: &Vote| {
-            open(dir.path(), None).expect("opens").store.write_meta(Meta::Vote, vote, true).expect("writes");
+            open(dir.path(), None).expect("opens").store.write_meta(Meta::Vote, vote).expect("writes");
             open(dir.path(), None)
                 .expect("opens")
                 .store

@@ -265,7 +265,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError> {
         let vote = *vote;
         self.headway.lock().voted(&vote);
-        let written = self.disk.write(move |store| store.write_meta(Meta::Vote, &vote, true)).await;
+        let written = self.disk.write(move |store| store.write_meta(Meta::Vote, &vote)).await;
         written.map_err(|e| StorageIOError::write_vote(e).into())
     }
 

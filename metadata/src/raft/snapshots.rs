@@ -210,7 +210,7 @@ impl Snapshots {
         let path = self.dir.join(&name);
         fs::rename(&file.path, &path).and_then(|()| File::open(&self.dir)?.sync_all()).map_err(|e| failed(&e))?;
         let head = Head { meta: meta.clone(), file: name, bytes: file.bytes };
-        self.store.write_meta(Meta::Snapshot, &head, true)?;
+        self.store.write_meta(Meta::Snapshot, &head)?;
         self.durable.send_replace(index);
         self.tidy(&["snapshot"])?;
         Ok(SnapshotFile { path, ..file })

@@ -157,7 +157,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub fn take_place(&self, place: Place) -> Result<(), StoreError> {
-        self.write_meta(Meta::Place, &place, true)
+        self.write_meta(Meta::Place, &place)
     }
 
     /// Cancelled when the database has been closed.
@@ -196,11 +196,11 @@ impl Store {
         value.map(|v| decode(key.name(), &v)).transpose()
     }
 
-    /// Writes a single value; durable on return if `sync`.
-    pub(super) fn write_meta<T: Serialize>(&self, key: Meta, value: &T, sync: bool) -> Result<(), StoreError> {
+    /// Writes a single value; durable on return.
+    pub(super) fn write_meta<T: Serialize>(&self, key: Meta, value: &T) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(META), key.name(), encode(value));
-        self.write(batch, sync)
+        self.write(batch, true)
     }
 
     /// Lets node `me`, if it has led, not go on where it stopped: followers may have entries of its term that it has lost,
@@ -209,7 +209,7 @@ impl Store {
         match self.read_meta::<super::Vote>(Meta::Vote)? {
             Some(mut vote) if vote.committed && vote.leader_id.voted_for() == Some(me) => {
                 vote.committed = false;
-                self.write_meta(Meta::Vote, &vote, true)
+                self.write_meta(Meta::Vote, &vote)
             }
             Some(_) | None => Ok(()),
         }
