@@ -11,9 +11,10 @@ use super::{
 };
 use openraft::{Entry, storage::LogFlushed};
 use parking_lot::Mutex;
+use protocol::runtime::{Clock, SystemClock};
 use std::{
     sync::{Arc, Weak, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -43,8 +44,10 @@ pub(super) struct Disk {
     progress: watch::Receiver<Progress>,
     /// What is to be noted as committed beside the next entries.
     committed: Arc<Mutex<Option<LogId>>>,
+    /// Real time: a disk knows no other.
+    clock: Arc<SystemClock>,
     /// Since when the write that is under way has taken.
-    busy: Arc<Mutex<Option<Instant>>>,
+    busy: Arc<Mutex<Option<Duration>>>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -61,13 +64,14 @@ impl Disk {
         let (told, progress) = watch::channel(Progress { durable, failure });
         let (busy, committed) = (Arc::new(Mutex::new(None)), Arc::default());
         let (store, note) = (Arc::downgrade(store), Arc::clone(&committed));
-        let writer = Writer { store, told, committed: note, busy: Arc::clone(&busy) };
+        let clock = Arc::new(SystemClock::default());
+        let writer = Writer { store, told, committed: note, clock: Arc::clone(&clock), busy: Arc::clone(&busy) };
         let started = std::thread::Builder::new().name("metadata-log".into()).spawn(move || writer.run(&waiting));
         if let Err(problem) = started {
             // The writer is gone with the closure, and every write says so.
             tracing::error!(%problem, "the system gives no thread for the metadata log");
         }
-        Self { jobs, progress, committed, busy }
+        Self { jobs, progress, committed, clock, busy }
     }
 
     /// Appends entries; `done` is told when they are durable.
@@ -113,7 +117,7 @@ impl Disk {
 
     /// How long the write that is under way has taken.
     pub(super) fn busy(&self) -> Duration {
-        self.busy.lock().map_or(Duration::ZERO, |since| since.elapsed())
+        self.busy.lock().map_or(Duration::ZERO, |since| self.clock.monotonic().saturating_sub(since))
     }
 }
 
@@ -126,7 +130,8 @@ struct Writer {
     store: Weak<Store>,
     told: watch::Sender<Progress>,
     committed: Arc<Mutex<Option<LogId>>>,
-    busy: Arc<Mutex<Option<Instant>>>,
+    clock: Arc<SystemClock>,
+    busy: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Writer {
@@ -134,7 +139,7 @@ impl Writer {
         thread::go_first();
         let mut next = waiting.recv().ok();
         while let Some(job) = next.take() {
-            *self.busy.lock() = Some(Instant::now());
+            *self.busy.lock() = Some(self.clock.monotonic());
             match job {
                 Job::Append(entries, done) => next = self.append((entries, done), waiting),
                 Job::Other((write, done)) => {

@@ -377,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (store, mut log) = one_of_three(&dir).await;
         log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
-        let hanging = store.hanging.lock();
+        let hanging = store.hang();
         log.blocking_append([blank(1)]).await.expect("goes on");
         log.blocking_append([blank(2)]).await.expect("goes on");
         assert_eq!(log.last(), Ok(Some(id(2))));
@@ -398,7 +398,7 @@ mod tests {
         let (store, mut log) = one_of_three(&dir).await;
         for vote in [Vote::new(1, 1), Vote::new_committed(1, 2)] {
             log.save_vote(&vote).await.expect("writes");
-            let hanging = store.hanging.lock();
+            let hanging = store.hang();
             let mut appending = Box::pin(log.blocking_append([blank(1)]));
             assert!(appending.as_mut().now_or_never().is_none(), "{vote}");
             drop(hanging);
@@ -412,7 +412,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (store, mut log) = one_of_three(&dir).await;
         log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
-        let hanging = store.hanging.lock();
+        let hanging = store.hang();
         log.blocking_append([blank(1)]).await.expect("goes on");
         let mut voting = log.clone();
         let later = Vote::new(2, 3);

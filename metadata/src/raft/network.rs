@@ -423,7 +423,7 @@ mod tests {
     async fn what_a_follower_has_counts_once_this_node_has_it_too() {
         let dir = tempfile::tempdir().expect("a directory");
         let (store, mut log, mut lines, _answers) = leader(&dir).await;
-        let hanging = store.hanging.lock();
+        let hanging = store.hang();
         log.blocking_append([blank(0)]).await.expect("goes on");
         let mut sending = Box::pin(lines.append_entries(sent(None, vec![blank(0)]), option()));
         let patience = Duration::from_millis(200);
@@ -432,7 +432,7 @@ mod tests {
         assert!(matches!(sending.await, Ok(AppendEntriesResponse::Success)));
 
         lines.replicates = false;
-        let hanging = store.hanging.lock();
+        let hanging = store.hang();
         log.blocking_append([blank(1)]).await.expect("goes on");
         let mut probing = Box::pin(lines.append_entries(sent(Some(blank(1).log_id), Vec::new()), option()));
         assert!(

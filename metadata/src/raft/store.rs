@@ -106,9 +106,9 @@ pub struct Store {
     /// Makes every write fail, as a broken disk does.
     #[cfg(test)]
     pub(crate) broken: std::sync::atomic::AtomicBool,
-    /// Writes wait as long as this is locked, as on a disk that hangs.
+    /// Whether writes wait, as on a disk that hangs.
     #[cfg(test)]
-    pub(crate) hanging: parking_lot::Mutex<()>,
+    hanging: (parking_lot::Mutex<bool>, parking_lot::Condvar),
 }
 
 impl std::fmt::Debug for Store {
@@ -128,7 +128,7 @@ impl Store {
             #[cfg(test)]
             broken: std::sync::atomic::AtomicBool::new(false),
             #[cfg(test)]
-            hanging: parking_lot::Mutex::new(()),
+            hanging: Default::default(),
         }
     }
 
@@ -180,7 +180,7 @@ impl Store {
 
     fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
         #[cfg(test)]
-        drop(self.hanging.lock());
+        self.hanging.1.wait_while(&mut self.hanging.0.lock(), |hanging| *hanging);
         #[cfg(test)]
         if self.broken.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(StoreError::Malformed { what: "a write", reason: "the disk is broken".into() });
@@ -334,6 +334,27 @@ fn open<'a>(what: &'static str, value: &'a [u8]) -> Result<&'a [u8], StoreError>
 fn decode<T: DeserializeOwned>(what: &'static str, value: &[u8]) -> Result<T, StoreError> {
     let body = open(what, value)?;
     rmp_serde::from_slice(body).map_err(|e| StoreError::Malformed { what, reason: e.to_string() })
+}
+
+/// A disk that hangs, until this is dropped.
+#[cfg(test)]
+pub(crate) struct Hanging<'a>(&'a Store);
+
+#[cfg(test)]
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        *self.0.hanging.0.lock() = false;
+        self.0.hanging.1.notify_all();
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Lets the disk hang.
+    pub(crate) fn hang(&self) -> Hanging<'_> {
+        *self.hanging.0.lock() = true;
+        Hanging(self)
+    }
 }
 
 #[cfg(test)]
