@@ -10,8 +10,9 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 MAGNETAR := $(CARGO_TARGET_DIR)/release/magnetar
-# A test that hangs ends with its program, in seconds, and fails instead of holding everything up.
-BOUNDED := --config 'target."cfg(all())".runner = ["timeout", "--kill-after=10", "1200"]'
+# A test that hangs ends with its program, in seconds, and fails instead of holding everything up. In the foreground, so
+# that Ctrl-C reaches the program.
+BOUNDED := --config 'target."cfg(all())".runner = ["timeout", "--foreground", "--kill-after=10", "1200"]'
 
 .PHONY: help run cluster build test simulate check fmt bench soak prerequisites install
 

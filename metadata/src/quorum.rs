@@ -130,6 +130,14 @@ impl Quorum {
     }
 }
 
+#[cfg(test)]
+impl Quorum {
+    /// The log of this node.
+    pub(crate) fn log(&self) -> LogStore {
+        self.deps.log.clone()
+    }
+}
+
 impl QuorumService for Quorum {
     fn status(&self) -> Answer<QuorumStatus, QuorumError> {
         ready(self.deps.status())

@@ -1,9 +1,11 @@
 //! A real voter on a real directory: order, durability, sessions, limits, and what a stop means.
 
 use super::*;
+use crate::raft::LogId;
 use crate::raft::directory::OpenError;
 use bytes::Bytes;
 use futures::StreamExt;
+use openraft::storage::RaftLogStorage;
 use protocol::{
     id::{Revision, SessionId},
     runtime::SystemClock,
@@ -272,5 +274,19 @@ async fn a_broken_disk_stops_the_node_and_nothing_is_acknowledged() {
     assert!(!voter.node.is_ready());
     let later = service.transact(put("later", "v", None)).await;
     assert!(matches!(later, Err(MetadataError::Unavailable { .. })), "{later:?}");
+    voter.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_disk_stops_the_node_although_raft_has_not_noticed() {
+    let voter = Voter::new().await;
+    let mut log = voter.node.quorum.log();
+    voter.node.store.upgrade().expect("is open").broken.store(true, Ordering::Relaxed);
+    let beyond =
+        log.last().expect("reads").map(|last| LogId { index: last.index + 1_000, ..last }).expect("it has begun");
+    log.truncate(beyond).await.expect_err("the disk is broken");
+    drop(log);
+    let failure = tokio::time::timeout(Duration::from_secs(20), voter.tasks.failure()).await.expect("stops the node");
+    assert!(failure.contains("the disk is broken"), "{failure}");
     voter.node.stop().await;
 }

@@ -42,12 +42,18 @@ struct Progress {
 pub(super) struct Disk {
     jobs: mpsc::Sender<Job>,
     progress: watch::Receiver<Progress>,
-    /// What is to be noted as committed beside the next entries.
-    committed: Arc<Mutex<Option<LogId>>>,
+    slip: Arc<Slip>,
+}
+
+/// What both sides write on.
+#[derive(Default)]
+struct Slip {
     /// Real time: a disk knows no other.
-    clock: Arc<SystemClock>,
-    /// Since when the write that is under way has taken.
-    busy: Arc<Mutex<Option<Duration>>>,
+    clock: SystemClock,
+    /// What is to be noted as committed beside the next entries.
+    committed: Mutex<Option<LogId>>,
+    /// When the write that is under way began.
+    began: Mutex<Option<Duration>>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -57,21 +63,20 @@ impl std::fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// Starts the writer of a database, which closes when the others let go of it, that holds the log up to `last`, or cannot be read.
+    /// Starts the writer of a database that holds the log up to `last`. It keeps nobody from closing the database. If the
+    /// end of the log could not be read, nothing is written.
     pub(super) fn of(store: &Arc<Store>, last: Result<Option<LogId>, StoreError>) -> Self {
         let (jobs, waiting) = mpsc::channel();
         let (durable, failure) = last.map_or_else(|failure| (None, Some(failure)), |last| (last, None));
         let (told, progress) = watch::channel(Progress { durable, failure });
-        let (busy, committed) = (Arc::new(Mutex::new(None)), Arc::default());
-        let (store, note) = (Arc::downgrade(store), Arc::clone(&committed));
-        let clock = Arc::new(SystemClock::default());
-        let writer = Writer { store, told, committed: note, clock: Arc::clone(&clock), busy: Arc::clone(&busy) };
+        let slip = Arc::new(Slip::default());
+        let writer = Writer { store: Arc::downgrade(store), told, slip: Arc::clone(&slip) };
         let started = std::thread::Builder::new().name("metadata-log".into()).spawn(move || writer.run(&waiting));
         if let Err(problem) = started {
             // The writer is gone with the closure, and every write says so.
             tracing::error!(%problem, "the system gives no thread for the metadata log");
         }
-        Self { jobs, progress, committed, clock, busy }
+        Self { jobs, progress, slip }
     }
 
     /// Appends entries; `done` is told when they are durable.
@@ -89,7 +94,7 @@ impl Disk {
     /// Notes how far the log is committed, beside the next entries that are written: alone it is not worth a write, and
     /// raft's thread would wait for the sync that is under way.
     pub(super) fn note(&self, committed: LogId) {
-        *self.committed.lock() = Some(committed);
+        *self.slip.committed.lock() = Some(committed);
     }
 
     /// Does another write, after everything that was handed over before it.
@@ -117,7 +122,8 @@ impl Disk {
 
     /// How long the write that is under way has taken.
     pub(super) fn busy(&self) -> Duration {
-        self.busy.lock().map_or(Duration::ZERO, |since| self.clock.monotonic().saturating_sub(since))
+        let began = *self.slip.began.lock();
+        began.map_or(Duration::ZERO, |began| self.slip.clock.monotonic().saturating_sub(began))
     }
 }
 
@@ -129,9 +135,7 @@ fn gone() -> StoreError {
 struct Writer {
     store: Weak<Store>,
     told: watch::Sender<Progress>,
-    committed: Arc<Mutex<Option<LogId>>>,
-    clock: Arc<SystemClock>,
-    busy: Arc<Mutex<Option<Duration>>>,
+    slip: Arc<Slip>,
 }
 
 impl Writer {
@@ -139,7 +143,7 @@ impl Writer {
         thread::go_first();
         let mut next = waiting.recv().ok();
         while let Some(job) = next.take() {
-            *self.busy.lock() = Some(self.clock.monotonic());
+            *self.slip.began.lock() = Some(self.slip.clock.monotonic());
             match job {
                 Job::Append(entries, done) => next = self.append((entries, done), waiting),
                 Job::Other((write, done)) => {
@@ -147,7 +151,7 @@ impl Writer {
                     let _ = done.send(self.attempt(|store| write(store)));
                 }
             }
-            *self.busy.lock() = None;
+            *self.slip.began.lock() = None;
             if next.is_none() {
                 next = waiting.recv().ok();
             }
@@ -176,7 +180,7 @@ impl Writer {
         }
         let last = entries.last().map(|entry| entry.log_id);
         let encoded = entries.iter().map(|entry| (entry.log_id.index, encode(entry))).collect();
-        let committed = self.committed.lock().take();
+        let committed = self.slip.committed.lock().take();
         let written = self.attempt(|store| store.append(encoded, committed));
         if written.is_ok() {
             self.told.send_modify(|progress| progress.durable = progress.durable.max(last));

@@ -35,7 +35,7 @@ impl Headway {
 
     /// This vote is given.
     pub(super) fn voted(&mut self, vote: &Vote) {
-        self.leads = vote.is_committed() && vote.leader_id().voted_for() == self.me && self.me.is_some();
+        self.leads = vote.is_committed() && self.me.is_some_and(|me| vote.leader_id().voted_for() == Some(me));
     }
 
     /// These entries are appended; whether raft may go on at once.
@@ -75,7 +75,7 @@ impl Headway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openraft::{CommittedLeaderId, LogId};
+    use crate::raft::blank;
     use std::collections::BTreeSet;
 
     fn members(voters: &[&[u64]]) -> Membership<u64, Seat> {
@@ -84,18 +84,13 @@ mod tests {
     }
 
     fn change(index: u64, voters: &[&[u64]]) -> Entry<TypeConfig> {
-        let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
-        Entry { log_id, payload: EntryPayload::Membership(members(voters)) }
-    }
-
-    fn write(index: u64) -> Entry<TypeConfig> {
-        Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload: EntryPayload::Blank }
+        Entry { payload: EntryPayload::Membership(members(voters)), ..blank(index) }
     }
 
     /// Leader 1 of these voters, who are named by entry 5.
     fn leader(voters: &[&[u64]]) -> Headway {
         let mut headway = Headway::default();
-        let since = Some(LogId::new(CommittedLeaderId::new(1, 1), 5));
+        let since = Some(blank(5).log_id);
         headway.begin(1, &StoredMembership::new(since, members(voters)));
         headway.voted(&Vote::new_committed(1, 1));
         headway
@@ -103,34 +98,34 @@ mod tests {
 
     #[test]
     fn only_a_leader_whom_others_must_confirm_goes_on() {
-        assert!(leader(&[&[1, 2, 3]]).appending(&[write(6)]));
-        assert!(leader(&[&[1], &[1, 2, 3]]).appending(&[write(6)]), "the later set needs another one");
-        assert!(!leader(&[&[1]]).appending(&[write(6)]));
-        assert!(!Headway::default().appending(&[write(6)]), "nobody has said that it may");
+        assert!(leader(&[&[1, 2, 3]]).appending(&[blank(6)]));
+        assert!(leader(&[&[1], &[1, 2, 3]]).appending(&[blank(6)]), "the later set needs another one");
+        assert!(!leader(&[&[1]]).appending(&[blank(6)]));
+        assert!(!Headway::default().appending(&[blank(6)]), "nobody has said that it may");
         let mut headway = leader(&[&[1, 2, 3]]);
         for vote in [Vote::new(2, 1), Vote::new_committed(2, 2), Vote::new(3, 3)] {
             headway.voted(&vote);
-            assert!(!headway.appending(&[write(6)]), "{vote}");
+            assert!(!headway.appending(&[blank(6)]), "{vote}");
         }
         headway.voted(&Vote::new_committed(4, 1));
-        assert!(headway.appending(&[write(6)]));
+        assert!(headway.appending(&[blank(6)]));
     }
 
     #[test]
     fn it_knows_the_members_that_the_log_names_last() {
         let mut headway = leader(&[&[1, 2, 3]]);
-        assert!(headway.appending(&[write(6), change(7, &[&[1, 2, 3], &[1]])]));
+        assert!(headway.appending(&[blank(6), change(7, &[&[1, 2, 3], &[1]])]));
         assert!(!headway.appending(&[change(8, &[&[1]])]), "it is alone from this entry on");
-        assert!(!headway.appending(&[write(9)]));
+        assert!(!headway.appending(&[blank(9)]));
         headway.truncated(8);
-        assert!(headway.appending(&[write(8)]));
+        assert!(headway.appending(&[blank(8)]));
         headway.purged(7);
         headway.truncated(8);
-        assert!(headway.appending(&[write(8)]), "what was purged is not truncated");
-        let since = Some(LogId::new(CommittedLeaderId::new(1, 1), 20));
+        assert!(headway.appending(&[blank(8)]), "what was purged is not truncated");
+        let since = Some(blank(20).log_id);
         headway.named(&StoredMembership::new(since, members(&[&[1]])));
-        assert!(!headway.appending(&[write(21)]), "a snapshot has said so");
+        assert!(!headway.appending(&[blank(21)]), "a snapshot has said so");
         headway.truncated(5);
-        assert!(!headway.appending(&[write(5)]), "nothing is known any more");
+        assert!(!headway.appending(&[blank(5)]), "nothing is known any more");
     }
 }

@@ -335,17 +335,25 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{raft::directory, state::State};
+    use crate::{
+        raft::{blank, directory},
+        state::State,
+    };
     use futures::FutureExt;
-    use openraft::{CommittedLeaderId, Membership, SnapshotMeta, storage::RaftLogStorageExt};
+    use openraft::{Membership, SnapshotMeta, storage::RaftLogStorageExt};
     use std::collections::BTreeSet;
 
     fn id(index: u64) -> LogId {
-        LogId::new(CommittedLeaderId::new(1, 1), index)
+        blank(index).log_id
     }
 
-    fn blank(index: u64) -> Entry<TypeConfig> {
-        Entry { log_id: id(index), payload: EntryPayload::Blank }
+    /// Does something that must not be done before the disk is.
+    async fn after_the_disk<T>(store: &Store, work: impl Future<Output = T>) -> T {
+        let hanging = store.hang();
+        let mut work = Box::pin(work);
+        assert!(work.as_mut().now_or_never().is_none(), "the disk hangs");
+        drop(hanging);
+        work.await
     }
 
     /// The log of node 1, one of three voters, with an entry.
@@ -398,11 +406,7 @@ mod tests {
         let (store, mut log) = one_of_three(&dir).await;
         for vote in [Vote::new(1, 1), Vote::new_committed(1, 2)] {
             log.save_vote(&vote).await.expect("writes");
-            let hanging = store.hang();
-            let mut appending = Box::pin(log.blocking_append([blank(1)]));
-            assert!(appending.as_mut().now_or_never().is_none(), "{vote}");
-            drop(hanging);
-            appending.await.expect("writes");
+            after_the_disk(&store, log.blocking_append([blank(1)])).await.expect("writes");
             assert_eq!(last(&store), Ok(Some(id(1))));
         }
     }
@@ -412,14 +416,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (store, mut log) = one_of_three(&dir).await;
         log.save_vote(&Vote::new_committed(1, 1)).await.expect("writes");
-        let hanging = store.hang();
-        log.blocking_append([blank(1)]).await.expect("goes on");
-        let mut voting = log.clone();
-        let later = Vote::new(2, 3);
-        let mut voting = Box::pin(voting.save_vote(&later));
-        assert!(voting.as_mut().now_or_never().is_none());
-        drop(hanging);
-        voting.await.expect("writes");
+        let voting = async {
+            log.blocking_append([blank(1)]).await?;
+            log.save_vote(&Vote::new(2, 3)).await
+        };
+        after_the_disk(&store, voting).await.expect("writes");
         assert_eq!(last(&store), Ok(Some(id(1))));
     }
 
@@ -436,5 +437,15 @@ mod tests {
         assert!(log.blocking_append([blank(2)]).await.is_err(), "it would follow a gap");
         assert!(log.save_vote(&Vote::new(2, 1)).await.is_err());
         assert_eq!(last(&store), Ok(Some(id(0))));
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_is_noted_beside_the_next_entries() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_store, mut log) = one_of_three(&dir).await;
+        log.save_committed(Some(id(0))).await.expect("notes");
+        assert_eq!(log.read_committed().await, Ok(None), "it is not worth a write");
+        log.blocking_append([blank(1)]).await.expect("writes");
+        assert_eq!(log.read_committed().await, Ok(Some(id(0))));
     }
 }

@@ -66,3 +66,10 @@ impl Seat {
         Member { id, life: self.life, address: self.address.clone(), peer_address: self.peer_address.clone() }
     }
 }
+
+/// An entry of the first term that changes nothing.
+#[cfg(test)]
+fn blank(index: u64) -> openraft::Entry<TypeConfig> {
+    let log_id = LogId::new(openraft::CommittedLeaderId::new(1, 1), index);
+    openraft::Entry { log_id, payload: openraft::EntryPayload::Blank }
+}

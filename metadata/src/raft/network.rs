@@ -86,7 +86,7 @@ pub struct Network {
     me: PeerName,
     courier: Arc<dyn Courier>,
     voice: Voice,
-    own: Own,
+    own: LogStore,
 }
 
 impl std::fmt::Debug for Network {
@@ -99,7 +99,7 @@ impl Network {
     /// The way to all peers of the node that is called `me`, whose own log this is.
     #[must_use]
     pub fn new(me: PeerName, courier: Arc<dyn Courier>, voice: Voice, own: LogStore) -> Self {
-        Self { me, courier, voice, own: Own(own) }
+        Self { me, courier, voice, own }
     }
 
     /// A message of our own, outside of openraft.
@@ -169,7 +169,7 @@ pub struct Lines {
     log: Arc<Line>,
     bulk: Line,
     voice: Voice,
-    own: Own,
+    own: LogStore,
     /// Entries on their way.
     sending: Option<Sending>,
     /// Whether entries have arrived over these lines: then openraft replicates over them. Whether this node still leads it
@@ -182,24 +182,18 @@ pub struct Lines {
 /// What a peer will answer.
 type Answering = AbortOnDropHandle<Result<AppendEntriesResponse<u64>, PeerError>>;
 
-/// The log of this node.
-#[derive(Clone)]
-struct Own(LogStore);
-
-impl Own {
-    /// The answer of a follower that has entries up to `last`, or has not; that it has counts only once this node has, too.
-    async fn confirm(
-        &self,
-        answer: Result<AppendEntriesResponse<u64>, PeerError>,
-        last: Option<LogId>,
-    ) -> Result<AppendEntriesResponse<u64>, PeerError> {
-        let answer = answer?;
-        if let (AppendEntriesResponse::Success, Some(last)) = (&answer, last) {
-            let failed = |e| PeerError::Failed { reason: format!("the log of this node cannot be written: {e}") };
-            self.0.durable(last).await.map_err(failed)?;
-        }
-        Ok(answer)
+/// The answer of a follower that has entries up to `last`, or has not; that it has counts only once this node has, too.
+async fn confirmed(
+    own: &LogStore,
+    answer: Result<AppendEntriesResponse<u64>, PeerError>,
+    last: Option<LogId>,
+) -> Result<AppendEntriesResponse<u64>, PeerError> {
+    let answer = answer?;
+    if let (AppendEntriesResponse::Success, Some(last)) = (&answer, last) {
+        let failed = |e| PeerError::Failed { reason: format!("the log of this node cannot be written: {e}") };
+        own.durable(last).await.map_err(failed)?;
     }
+    Ok(answer)
 }
 
 /// Entries on their way. openraft gives up on them long before a large one has crossed a slow network, and then asks for
@@ -229,7 +223,7 @@ impl Lines {
             let (line, own) = (Arc::clone(log), own.clone());
             let call = async move {
                 let answer = line.call(PeerVerb::Append, ENTRIES_PATIENCE, &request).await;
-                own.confirm(answer, last).await
+                confirmed(&own, answer, last).await
             };
             Sending { from, last, answer: AbortOnDropHandle::new(tokio::spawn(call)) }
         };
@@ -262,7 +256,7 @@ impl Lines {
         let (line, own, before) = (Arc::clone(&self.urgent), self.own.clone(), request.prev_log_id);
         let telling = self.telling.insert(AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = line.call(PeerVerb::Append, patience, &request).await;
-            own.confirm(answer, before).await
+            confirmed(&own, answer, before).await
         })));
         if self.replicates {
             return Ok(AppendEntriesResponse::Success);
@@ -356,9 +350,9 @@ fn failed(problem: PeerError) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::{directory, store::Store};
+    use crate::raft::{blank, directory, store::Store};
     use openraft::{
-        CommittedLeaderId, Entry, EntryPayload, Membership, StoredMembership,
+        Entry, Membership, StoredMembership,
         storage::{RaftLogStorage, RaftLogStorageExt},
     };
     use protocol::service::{Answer, ready};
@@ -393,10 +387,6 @@ mod tests {
 
     type Answers = watch::Sender<Option<AppendEntriesResponse<u64>>>;
 
-    fn blank(index: u64) -> Entry<TypeConfig> {
-        Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload: EntryPayload::Blank }
-    }
-
     /// The leader of three, and its line to another.
     async fn leader(dir: &tempfile::TempDir) -> (Arc<Store>, LogStore, Lines, Answers) {
         let store = directory::open(dir.path(), None).expect("opens").store;
@@ -423,24 +413,22 @@ mod tests {
     async fn what_a_follower_has_counts_once_this_node_has_it_too() {
         let dir = tempfile::tempdir().expect("a directory");
         let (store, mut log, mut lines, _answers) = leader(&dir).await;
+        let patience = Duration::from_millis(200);
         let hanging = store.hang();
         log.blocking_append([blank(0)]).await.expect("goes on");
-        let mut sending = Box::pin(lines.append_entries(sent(None, vec![blank(0)]), option()));
-        let patience = Duration::from_millis(200);
-        assert!(tokio::time::timeout(patience, sending.as_mut()).await.is_err(), "the follower has it, this node not");
-        drop(hanging);
-        assert!(matches!(sending.await, Ok(AppendEntriesResponse::Success)));
-
-        lines.replicates = false;
-        let hanging = store.hang();
-        log.blocking_append([blank(1)]).await.expect("goes on");
-        let mut probing = Box::pin(lines.append_entries(sent(Some(blank(1).log_id), Vec::new()), option()));
-        assert!(
-            tokio::time::timeout(patience, probing.as_mut()).await.is_err(),
-            "that it has what came before is no less"
-        );
+        let mut probing = Box::pin(lines.append_entries(sent(Some(blank(0).log_id), Vec::new()), option()));
+        let early = tokio::time::timeout(patience, probing.as_mut()).await;
+        assert!(early.is_err(), "it has what came before, this node not");
         drop(hanging);
         assert!(matches!(probing.await, Ok(AppendEntriesResponse::Success)));
+
+        let hanging = store.hang();
+        log.blocking_append([blank(1)]).await.expect("goes on");
+        let mut sending = Box::pin(lines.append_entries(sent(Some(blank(0).log_id), vec![blank(1)]), option()));
+        let early = tokio::time::timeout(patience, sending.as_mut()).await;
+        assert!(early.is_err(), "it has the entry, this node not");
+        drop(hanging);
+        assert!(matches!(sending.await, Ok(AppendEntriesResponse::Success)));
 
         store.broken.store(true, std::sync::atomic::Ordering::Relaxed);
         log.blocking_append([blank(2)]).await.expect("goes on");

@@ -48,8 +48,8 @@ impl Host {
             }
             _ => {
                 let group = group_bytes(Some(group));
-                let leader = String::new();
-                Ok(proto::Hello { version: WIRE_VERSION, group, passed_on: hello.passed_on, node, leader })
+                let passed_on = hello.passed_on;
+                Ok(proto::Hello { version: WIRE_VERSION, group, passed_on, node, ..proto::Hello::default() })
             }
         }
     }
@@ -82,8 +82,7 @@ impl Guest {
     /// What to say first.
     pub(super) fn hello(&self) -> proto::Hello {
         let group = group_bytes(self.group.get().copied());
-        let leader = String::new();
-        proto::Hello { version: WIRE_VERSION, group, passed_on: self.passed_on, node: 0, leader }
+        proto::Hello { version: WIRE_VERSION, group, passed_on: self.passed_on, ..proto::Hello::default() }
     }
 
     /// Checks the answer to our hello, and remembers its group.
