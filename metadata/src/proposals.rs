@@ -35,6 +35,9 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const BATCH_CALLS: usize = 4_096;
 /// Entries on their way at a time.
 const FLIGHTS: u32 = 2;
+/// How long a proposal may go on after this node has ceased to lead: what it handed over in order is done by then, and what
+/// hangs is asked of the next leader.
+const LEFT: Duration = Duration::from_secs(2);
 /// The most time that one batch adds to the cluster's uptime; more than that nobody has worked.
 const MOST_ELAPSED: Duration = Duration::from_secs(60);
 
@@ -116,13 +119,15 @@ impl Proposals {
         flights.acquire_owned().await.ok()
     }
 
-    /// Proposes the write and those that wait directly behind it; a read ends the run and is kept for the next turn.
+    /// Proposes the write and those that wait directly behind it; a read ends the run and is kept for the next turn. `over`
+    /// is the end of the term.
     pub(crate) async fn write(
         self: &Arc<Self>,
         first: Queued,
         exit: &mut Exit,
         held: &mut Option<Queued>,
         room: OwnedSemaphorePermit,
+        over: impl Future<Output = ()> + Send + 'static,
     ) {
         let now = self.clock.monotonic();
         let (mut commands, mut waiting) = (Vec::new(), Waiting::new());
@@ -147,19 +152,27 @@ impl Proposals {
         let sent = self.raft.client_write_ff(batch).await;
         let this = Arc::clone(self);
         tokio::spawn(async move {
+            let late = async {
+                tokio::select! {
+                    () = tokio::time::sleep(this.deadline) => format!("no quorum answered within {:?}", this.deadline),
+                    () = async { over.await; tokio::time::sleep(LEFT).await } => "this node has ceased to lead".into(),
+                }
+            };
             let written = match sent {
                 Err(fatal) => Err(unavailable(&format!("raft has stopped: {fatal}"))),
-                Ok(answer) => match tokio::time::timeout(this.deadline, answer).await {
-                    Ok(Ok(Ok(written))) => Ok(written.data.0),
-                    // It was never appended, or a leader that does not have it has cut it off again. In the second
-                    // case a node that has it may yet be elected after that leader, and commit it.
-                    Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => match this.log.truncated() == truncated {
-                        true => Err(unavailable("this node does not lead any more")),
-                        false => Err(unknown("another leader was elected before a quorum had it".into())),
+                Ok(answer) => tokio::select! {
+                    answer = answer => match answer {
+                        Ok(Ok(written)) => Ok(written.data.0),
+                        // It was never appended, or a leader that does not have it has cut it off again. In the second
+                        // case a node that has it may yet be elected after that leader, and commit it.
+                        Ok(Err(ClientWriteError::ForwardToLeader(_))) => match this.log.truncated() == truncated {
+                            true => Err(unavailable("this node does not lead any more")),
+                            false => Err(unknown("another leader was elected before a quorum had it".into())),
+                        },
+                        Ok(Err(error)) => Err(unknown(error.to_string())),
+                        Err(_) => Err(unknown("raft has stopped".into())),
                     },
-                    Ok(Ok(Err(error))) => Err(unknown(error.to_string())),
-                    Ok(Err(_)) => Err(unknown("raft has stopped".into())),
-                    Err(_) => Err(unknown(format!("no quorum answered within {:?}", this.deadline))),
+                    reason = late => Err(unknown(reason)),
                 },
             };
             this.finish(waiting, written);

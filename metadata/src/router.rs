@@ -87,7 +87,6 @@ impl Router {
 
     async fn lead(&mut self, role: Role, held: &mut Option<Queued>) -> bool {
         self.proposals.begin();
-        let mut over = self.role.clone();
         loop {
             let first = match self.next(held).await {
                 Ok(first) => first,
@@ -106,10 +105,9 @@ impl Router {
                         return goes_on;
                     }
                 };
-                self.proposals.write(first, &mut self.exit, held, room).await;
+                self.proposals.write(first, &mut self.exit, held, room, ends(&self.role, &role)).await;
             } else {
-                let over = async { drop(over.wait_for(|now| *now != role).await) };
-                self.proposals.read(first, &mut self.exit, held, over).await;
+                self.proposals.read(first, &mut self.exit, held, ends(&self.role, &role)).await;
             }
         }
     }
@@ -185,4 +183,10 @@ impl Router {
             }
         }
     }
+}
+
+/// The end of this role.
+fn ends(now: &watch::Receiver<Role>, role: &Role) -> impl Future<Output = ()> + Send + 'static {
+    let (mut now, role) = (now.clone(), role.clone());
+    async move { drop(now.wait_for(|now| *now != role).await) }
 }
